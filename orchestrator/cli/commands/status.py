@@ -1,0 +1,127 @@
+"""`gcpctl status`: one or two requests, then text."""
+
+import json
+import time
+
+import click
+
+from orchestrator.cli.options import complete_jobs, output_option
+from orchestrator.cli.output import answer, answer_json, is_terminal, state_text, table, talk
+from orchestrator.cli.session import Session, connect
+from orchestrator.jobs.errors import NotFoundError, UnreachableError
+from orchestrator.jobs.job import Job
+from orchestrator.jobs.states import ACTIVE, State
+from orchestrator.results.status import HEADER, details, row, search_filter, to_json
+
+_WATCH_INTERVAL_S = 1.0
+
+
+@click.command()
+@click.argument("job", required=False, shell_complete=complete_jobs)
+@output_option
+@click.option("-w", "--watch", is_flag=True, help="Show again whenever something changes.")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([state.value for state in State], case_sensitive=False),
+    help="Only jobs in this state; may be given several times.",
+)
+@click.option("--active", is_flag=True, help="Only jobs that are queued or running.")
+@click.option("--study", help="Only jobs of this study (MLflow experiment).")
+@click.option("--recipe", help="Only jobs of this recipe.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(1, 50_000), default=20, show_default=True,
+    help="How many of the newest.",
+)  # fmt: skip
+def status(
+    job: str | None,
+    output: str,
+    watch: bool,
+    states: tuple[str, ...],
+    active: bool,
+    study: str | None,
+    recipe: str | None,
+    limit: int,
+) -> None:
+    """Show jobs, or one job in full.
+
+    JOB is an id, or a part of one that begins or ends it.
+
+    \b
+      gcpctl status --active
+      gcpctl status k7x2 -o json
+      gcpctl status --watch
+    """
+    session = connect()
+    wanted = tuple(state.value for state in ACTIVE) if active else states
+
+    def look() -> list[Job]:
+        if job is not None:
+            return [session.store.find(job)]
+        return _newest(session, wanted, study, recipe, limit)
+
+    if watch:
+        _watch(session, look, single=job is not None, output=output)
+        return
+    _show(session, look(), single=job is not None, output=output)
+
+
+def _newest(
+    session: Session, states: tuple[str, ...], study: str | None, recipe: str | None, limit: int
+) -> list[Job]:
+    experiments = session.store.experiments()
+    ids = [key for key, name in experiments.items() if study in (None, name)]
+    if not ids:
+        known = ", ".join(sorted(experiments.values()))
+        raise NotFoundError(f"there is no study {study!r}", f"known: {known}")
+    where = search_filter(states, None, recipe)
+    return session.store.search(where, limit=limit, experiments=ids)
+
+
+def _text(session: Session, jobs: list[Job], *, single: bool) -> str:
+    if single:
+        pairs = details(jobs[0], session.profile.mlflow_url)
+        width = max(len(label) for label, _ in pairs)
+        return "\n".join(f"{label:<{width}}  {text}" for label, text in pairs)
+    rows = [row(job) for job in jobs]
+    return table(HEADER, [(r[0], state_text(r[1]), *r[2:]) for r in rows])
+
+
+def _show(session: Session, jobs: list[Job], *, single: bool, output: str) -> None:
+    if output == "json":
+        answer_json(to_json(jobs[0]) if single else [to_json(job) for job in jobs])
+    elif jobs:
+        answer(_text(session, jobs, single=single))
+    else:
+        talk("no jobs yet; a first one: gcpctl submit train digits_resnet_isqrt --follow")
+
+
+def _watch(session: Session, look: object, *, single: bool, output: str) -> None:
+    """Redraw on a terminal; append what changed elsewhere. Ends with the last active job."""
+    assert callable(look)
+    shown = ""
+    complained = False
+    while True:
+        try:
+            jobs: list[Job] = look()
+        except UnreachableError as exc:
+            if not complained:
+                talk(f"{exc.message}; trying again")
+            complained = True
+            time.sleep(_WATCH_INTERVAL_S)
+            continue
+        complained = False
+        if output == "json":
+            values = [to_json(job) for job in jobs]
+            text = "\n".join(json.dumps(value) for value in values)
+        else:
+            text = _text(session, jobs, single=single) if jobs else "no jobs"
+        if text != shown:
+            if is_terminal() and output != "json":
+                click.clear()
+            answer(text)
+            shown = text
+        if single and jobs[0].state.is_final:
+            return
+        time.sleep(_WATCH_INTERVAL_S)

@@ -1,0 +1,33 @@
+"""`gcpctl ui`: the way into the MLflow UI."""
+
+import click
+
+from orchestrator.cli.options import complete_jobs
+from orchestrator.cli.output import answer, talk
+from orchestrator.cli.session import connect
+
+
+@click.command()
+@click.argument("job", required=False, shell_complete=complete_jobs)
+@click.option("--open", "open_", is_flag=True, help="Open it in the browser.")
+def ui(job: str | None, open_: bool) -> None:
+    """Print the link into the MLflow UI, or open it.
+
+    The link holds the cluster's token: it logs a browser in, so do not pass it on.
+    """
+    session = connect()
+    fragment = ""
+    if job is not None:
+        found = session.store.find(job)
+        fragment = f"#/experiments/{found.experiment_id}/runs/{found.run_id}"
+    else:
+        session.store.experiments()  # say now if nobody answers or the token is refused
+    link = f"{session.profile.mlflow_url}/?token={session.profile.token()}{fragment}"
+    if open_:
+        import webbrowser
+
+        if not webbrowser.open(link):
+            talk("no browser could be opened; the link:")
+            answer(link)
+        return
+    answer(link)

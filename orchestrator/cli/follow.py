@@ -1,0 +1,188 @@
+"""Show a job's progress until it ends: a bar on a terminal, plain lines in a pipe."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from orchestrator.cli.output import answer, duration, is_terminal, state_text, talk
+from orchestrator.cli.session import Session
+from orchestrator.jobs.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_JOB_FAILED,
+    EXIT_JOB_STOPPED,
+    UnreachableError,
+)
+from orchestrator.jobs.job import Job
+from orchestrator.jobs.states import State
+
+_POLL_S = 0.5
+_EXIT = {State.FINISHED: 0, State.FAILED: EXIT_JOB_FAILED, State.KILLED: EXIT_JOB_STOPPED}
+_EPOCH_KEYS = ("train/loss", "val/top1", "perf/images_per_s")
+
+
+def follow(session: Session, job: Job) -> int:
+    """Show progress until the job ends; return the exit code that fits its end.
+
+    Ctrl-C ends only the watching. An unreachable server is waited for.
+    """
+    try:
+        last = _follow_bar(session, job) if is_terminal() else _follow_lines(session, job)
+    except KeyboardInterrupt:
+        talk(f"\nno longer watching; {job.job_id} goes on. Watch it again, or stop it:")
+        talk(f"  gcpctl logs {job.job_id} -f")
+        talk(f"  gcpctl stop {job.job_id}")
+        return EXIT_INTERRUPTED
+    _closing_words(session, last)
+    return _EXIT[last.state]
+
+
+def _snapshots(session: Session, job: Job) -> Iterator[Job]:
+    """Yield the job as it stands, twice a second, until it has ended."""
+    complained = False
+    while True:
+        try:
+            job = session.store.get(job.run_id)
+        except UnreachableError as exc:
+            if not complained:
+                talk(f"{exc.message}; waiting for it, the job is not affected")
+            complained = True
+        else:
+            complained = False
+            yield job
+            if job.state.is_final:
+                return
+        time.sleep(_POLL_S)
+
+
+class _News:
+    """Tells what has changed between snapshots: phases, reasons, finished epochs."""
+
+    def __init__(self, session: Session, say: Callable[[str], None]) -> None:
+        self._session = session
+        self._say = say
+        self._phase = ""
+        self._epoch = 0
+
+    def tell(self, job: Job) -> None:
+        phase = _phase_text(job)
+        if phase and phase != self._phase:
+            self._phase = phase
+            self._say(phase)
+        epoch = int(job.metrics.get("progress/epoch", 0))
+        if epoch > self._epoch:
+            self._tell_epochs(job, epoch)
+            self._epoch = epoch
+
+    def _tell_epochs(self, job: Job, newest: int) -> None:
+        history = {
+            key: dict(self._session.store.metric_history(job.run_id, key)) for key in _EPOCH_KEYS
+        }
+        total = job.raw_spec["config"]["epochs"]
+        for epoch in range(self._epoch + 1, newest + 1):
+            if epoch not in history["val/top1"]:
+                continue
+            self._say(
+                f"epoch {epoch:>{len(str(total))}}/{total}"
+                f"  loss {history['train/loss'].get(epoch, float('nan')):.4f}"
+                f"  val top-1 {history['val/top1'][epoch]:.2f} %"
+                f"  {history['perf/images_per_s'].get(epoch, 0.0):,.0f} images/s"
+            )
+
+
+def _phase_text(job: Job) -> str:
+    if job.state.is_final or job.phase == "training":
+        return ""
+    text = {
+        "queued": "queued",
+        "launching": "starting the driver",
+        "starting": "starting the workers",
+        "resuming": "starting the workers, to resume from the last checkpoint",
+        "stopping": "stopping: a checkpoint is saved first",
+    }.get(job.phase, job.phase)
+    return f"{text} ({job.reason})" if job.reason else text
+
+
+def _follow_lines(session: Session, job: Job) -> Job:
+    news = _News(session, answer)
+    for job in _snapshots(session, job):  # noqa: B020 - the newest snapshot is the result
+        news.tell(job)
+    return job
+
+
+def _follow_bar(session: Session, job: Job) -> Job:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    console = Console(highlight=False)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[numbers]}"),
+    )
+    news = _News(session, lambda text: console.print(text, markup=False))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("waiting", total=None, numbers="")
+        for job in _snapshots(session, job):  # noqa: B020
+            news.tell(job)
+            said = job.progress
+            if said:
+                progress.update(
+                    task,
+                    description=f"epoch {said['epoch']}/{said['epochs']}",
+                    total=said["total_steps"],
+                    completed=said["global_step"],
+                    numbers=progress_numbers(said),
+                )
+            else:
+                progress.update(task, description=job.phase)
+    return job
+
+
+def progress_numbers(said: dict[str, Any]) -> str:
+    """Return loss, accuracy, speed and remaining time as one line."""
+    parts = []
+    if said.get("loss") is not None:
+        parts.append(f"loss {said['loss']:.4f}")
+    if said.get("val_top1") is not None:
+        parts.append(f"val top-1 {said['val_top1']:.2f} %")
+    if said.get("images_per_s"):
+        parts.append(f"{said['images_per_s']:,.0f} images/s")
+    if said.get("eta_s") is not None:
+        parts.append(f"{duration(said['eta_s'])} left")
+    return "  ".join(parts)
+
+
+def _closing_words(session: Session, job: Job) -> None:
+    took = duration(((job.end_ms or job.start_ms) - job.start_ms) / 1000)
+    answer(f"{state_text(job.state.value)} {job.job_id} after {took}")
+    result = job.result
+    if job.state is State.FINISHED and result:
+        answer(
+            f"  top-1 {result['val_top1']:.2f} % on {result['num_val_images']} held-out images "
+            f"(best epoch: {result['best_top1']:.2f} %, number {result['best_epoch']})"
+        )
+    elif job.reason:
+        answer(f"  {job.reason}")
+    url = f"{session.profile.mlflow_url}/#/experiments/{job.experiment_id}/runs/{job.run_id}"
+    answer(f"  in the MLflow UI: {url}")
+    answer("Next:")
+    for command, why in _next_commands(job):
+        answer(f"  {command:<52} {why}")
+
+
+def _next_commands(job: Job) -> list[tuple[str, str]]:
+    if job.state is State.FINISHED:
+        recipe = job.raw_spec["recipe"]
+        other = recipe.replace("isqrt", "gap") if "isqrt" in recipe else recipe
+        words = "the same network with average pooling" if other != recipe else "once more"
+        return [
+            ("gcpctl ui", "log in to MLflow and see the curves"),
+            (f"gcpctl submit train {other} --follow", words),
+            (f"gcpctl status {job.job_id}", "all about this job"),
+        ]
+    return [
+        (f"gcpctl logs {job.job_id}", "what it said"),
+        (f"gcpctl status {job.job_id}", "its attempts and why they ended"),
+        (f"gcpctl retry {job.job_id}", "go on from its last checkpoint"),
+    ]

@@ -1,0 +1,141 @@
+"""The driver process: run one attempt of one job, and say how it ended.
+
+    python -m orchestrator.drivers.main RUN_ID ATTEMPT
+
+Ray starts it on the cluster. It imports neither torch nor mlflow.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from types import FrameType
+
+from cluster.profiles import Profile, load_profile
+from orchestrator.drivers.environment import describe_environment
+from orchestrator.drivers.outcome import Outcome, say
+from orchestrator.drivers.tracking import Tracker
+from orchestrator.jobs.job import PREFIX, TAG_PHASE, Job, outcome_tag
+from orchestrator.jobs.logs import artifact_name
+from orchestrator.jobs.states import State
+from orchestrator.jobs.store import JobStore
+from workloads.worker.paths import JobPaths
+
+_LOG_LIMIT_BYTES = 32 * 1024 * 1024
+
+
+class StopSignal:
+    """Turns SIGTERM into a file that the workers poll; the attempt then ends by itself."""
+
+    def __init__(self, paths: JobPaths) -> None:
+        self._paths = paths
+        self.is_set = False
+
+    def install(self) -> None:
+        """Take over SIGTERM and SIGINT; again after `ray.init`, which takes them for itself."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
+        self.is_set = True
+        self._paths.stop.touch()
+
+
+def run_attempt(profile: Profile, job: Job, attempt: int) -> Outcome:
+    """Run the attempt to its end and leave nothing unsent.
+
+    Args:
+        profile: The cluster this process runs on.
+        job: The job as the store had it when the driver started.
+        attempt: The number of this attempt.
+    """
+    paths = JobPaths(profile.storage_path / job.job_id)
+    paths.root.mkdir(parents=True, exist_ok=True)
+    for left_over in (paths.stop, paths.progress, paths.result):  # of the attempt before
+        left_over.unlink(missing_ok=True)
+    stop = StopSignal(paths)
+    stop.install()
+    store = JobStore.of(profile)
+    tracker = Tracker(JobStore.of(profile), job, attempt, paths)
+    tracker.start()
+    store.set_tags(job, {TAG_PHASE: "resuming" if attempt > 1 else "starting"})
+    uploading = threading.Thread(target=_store_environment, args=(profile, job), daemon=True)
+    uploading.start()
+    try:
+        # Imported here: other kinds of jobs need other parts of Ray.
+        from orchestrator.drivers.train import run_training
+
+        outcome = run_training(profile, job, attempt, paths, stop)
+    except Exception as exc:
+        traceback.print_exc()
+        outcome = Outcome.failed("infrastructure", f"{type(exc).__name__}: {exc}")
+    uploading.join(timeout=10)
+    delivered = tracker.finish()
+    say(outcome.describe())
+    if not delivered:
+        return Outcome.failed("infrastructure", "the tracking server was away for too long")
+    _close(store, job, attempt, outcome)
+    return outcome
+
+
+def _close(store: JobStore, job: Job, attempt: int, outcome: Outcome) -> None:
+    """Write the attempt's last word, unless a newer attempt has taken over."""
+    fresh = store.get(job.run_id)
+    if fresh.attempt != attempt or fresh.state is not State.RUNNING:
+        say(f"attempt {attempt} was superseded; its end is not recorded")
+        return
+    content = _own_log()
+    if content:
+        store.put_artifact(job, artifact_name(attempt), content)
+    tags = {outcome_tag(attempt): outcome.to_json()} | dict(outcome.tags)
+    if outcome.kind == "finished":
+        store.move(fresh, State.FINISHED, phase="finished", reason=outcome.reason, tags=tags)
+    else:
+        store.set_tags(job, tags)  # the controller decides: retry, FAILED or KILLED
+
+
+def _own_log() -> bytes:
+    """Return what this process has written so far, where its output goes to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        path = os.readlink("/proc/self/fd/1")
+        if not os.path.isfile(path):
+            return b""
+        with open(path, "rb") as file:
+            return file.read()[-_LOG_LIMIT_BYTES:]
+    except OSError:  # no /proc: the controller fetches the log through Ray
+        return b""
+
+
+def _store_environment(profile: Profile, job: Job) -> None:
+    try:
+        store = JobStore.of(profile)
+        store.put_artifact(job, "environment.json", describe_environment().encode())
+        store.set_tags(job, {PREFIX + "host": os.uname().nodename})
+    except Exception as exc:  # provenance is worth a line in the log, not an attempt
+        say(f"could not store environment.json: {exc}")
+
+
+def main() -> int:
+    """Entry point; returns the process's exit status."""
+    run_id, attempt = sys.argv[1], int(sys.argv[2])
+    started = time.monotonic()
+    profile = load_profile()
+    if profile is None:
+        say("no cluster profile on this node; set GCPCTL_HOME or GCPCTL_PROFILE for Ray")
+        return 3
+    job = JobStore.of(profile).get(run_id)
+    if job.attempt != attempt or job.state is not State.RUNNING:
+        say(f"attempt {attempt} of {job.job_id} is not wanted any more ({job.state})")
+        return 0
+    say(f"{job.job_id}, attempt {attempt}: {job.spec.resources.describe()}")
+    outcome = run_attempt(profile, job, attempt)
+    say(f"driver ends after {time.monotonic() - started:.1f} s")
+    return 0 if outcome.kind in ("finished", "stopped") else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Carry what the workers wrote to the tracking server, off the training path.
+
+Workers only append to files in the job's folder. This thread, in the driver, sends what is
+committed. An outage of the server therefore stops nobody: the files are the truth until the
+server has taken them, and a point sent twice is stored once, because its time never changes.
+"""
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from orchestrator.jobs.errors import GcpctlError, UnreachableError
+from orchestrator.jobs.job import TAG_PHASE, TAG_PROGRESS, Job
+from orchestrator.jobs.logs import mark
+from orchestrator.jobs.store import JobStore, MetricPoint
+from workloads.worker.paths import JobPaths
+from workloads.worker.spool import read_committed
+
+_INTERVAL_S = 0.5
+_FENCE_INTERVAL_S = 10.0
+_LAST_WORD_PATIENCE_S = 3600.0
+_FENCED_EXIT_STATUS = 75
+_MAX_BACKOFF_S = 15.0
+
+
+class Tracker(threading.Thread):
+    """Sends metrics and progress to the store, and the workers' lines to the driver's log.
+
+    Args:
+        store: A store of the thread's own.
+        job: The job.
+        attempt: The attempt that this driver runs; it ends the process when a newer one exists.
+        paths: The job's folder.
+    """
+
+    def __init__(self, store: JobStore, job: Job, attempt: int, paths: JobPaths) -> None:
+        super().__init__(name="tracker", daemon=True)
+        self._store = store
+        self._job = job
+        self._attempt = attempt
+        self._paths = paths
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._acknowledged = paths.root / "metrics.sent"
+        self._progress = ""
+        self._phase_said = False
+        self._logs = LogTail(paths.root / "logs" / f"attempt-{attempt}")
+        self._next_fence_check = 0.0
+        self._backoff_s = 0.0
+
+    def run(self) -> None:
+        """Send until told to end; an unreachable server is tried again, ever more slowly."""
+        next_send = 0.0
+        while not self._ended.wait(_INTERVAL_S):
+            self._logs.copy_new_lines()
+            if time.monotonic() < next_send:
+                continue
+            next_send = time.monotonic() + (0.0 if self._send_once() else self._slower())
+
+    def finish(self) -> bool:
+        """Send all that is left; return whether the server took it.
+
+        Waits for a server that is away, for the job's numbers are all that is left of it.
+        """
+        self._ended.set()
+        self.join(timeout=30)
+        self._logs.copy_new_lines()
+        deadline = time.monotonic() + _LAST_WORD_PATIENCE_S
+        while not self._send_once():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(self._slower())
+        return True
+
+    def _slower(self) -> float:
+        self._backoff_s = min(max(2 * self._backoff_s, 1.0), _MAX_BACKOFF_S)
+        return self._backoff_s
+
+    def _send_once(self) -> bool:
+        with self._lock:
+            try:
+                self._check_fence()
+                self._send_metrics()
+                self._send_progress()
+            except UnreachableError as exc:
+                sys.stdout.write(f"tracking: {exc.message}; training goes on\n")
+                sys.stdout.flush()
+                return False
+            except GcpctlError as exc:
+                sys.stdout.write(f"tracking: {exc.message}\n")
+                sys.stdout.flush()
+                return False
+            self._backoff_s = 0.0
+            return True
+
+    def _check_fence(self) -> None:
+        """End the process when a newer attempt exists: two must never write at once."""
+        if time.monotonic() < self._next_fence_check:
+            return
+        newest = self._store.get(self._job.run_id).attempt
+        self._next_fence_check = time.monotonic() + _FENCE_INTERVAL_S
+        if newest > self._attempt:
+            sys.stdout.write(f"attempt {newest} has taken over; attempt {self._attempt} ends\n")
+            sys.stdout.flush()
+            os._exit(_FENCED_EXIT_STATUS)
+
+    def _send_metrics(self) -> None:
+        offset = self._sent_offset()
+        rows, new_offset = read_committed(self._paths.spool, offset)
+        if new_offset == offset:
+            return
+        points: list[MetricPoint] = [
+            (key, value, row.time_ms, row.step)
+            for row in rows
+            for key, value in row.metrics.items()
+        ]
+        if points:
+            self._store.log_metrics(self._job, points)
+        beside = self._acknowledged.with_suffix(".tmp")
+        beside.write_text(str(new_offset))
+        os.replace(beside, self._acknowledged)
+
+    def _sent_offset(self) -> int:
+        try:
+            return int(self._acknowledged.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0  # sending all again stores nothing twice
+
+    def _send_progress(self) -> None:
+        try:
+            text = self._paths.progress.read_text()
+        except FileNotFoundError:
+            return
+        if text == self._progress:
+            return
+        tags = {TAG_PROGRESS: text}
+        if not self._phase_said:
+            tags[TAG_PHASE] = "training"
+        self._store.set_tags(self._job, tags)
+        self._progress, self._phase_said = text, True
+
+
+class LogTail:
+    """Copies the workers' logs into the driver's, each line marked with its rank."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._offsets: dict[Path, int] = {}
+
+    def copy_new_lines(self) -> None:
+        """Write the complete lines that have come since the last call."""
+        for path in sorted(self._folder.glob("rank-*.log")):
+            rank = int(path.stem.removeprefix("rank-"))
+            with path.open("rb") as file:
+                file.seek(self._offsets.get(path, 0))
+                content = file.read()
+            complete = content[: content.rfind(b"\n") + 1]
+            self._offsets[path] = self._offsets.get(path, 0) + len(complete)
+            for line in complete.decode(errors="replace").splitlines():
+                sys.stdout.write(mark(rank, line) + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,116 @@
+"""What runs on each rank: set the process up for torch, then call the training loop.
+
+This module imports nothing heavy: the driver imports it to name the function, and the driver
+needs no torch.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """All that a worker is told, as plain data."""
+
+    config: dict[str, Any]
+    root: str
+    attempt: int
+    threads: int
+    use_gpu: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as Ray Train passes them."""
+        return asdict(self)
+
+
+class WorkerError(RuntimeError):
+    """A rank failed; the text is its record as JSON, for the original may not be picklable."""
+
+
+def run_worker(settings_dict: dict[str, Any]) -> None:
+    """Train as one rank of a Ray Train worker group.
+
+    Raises:
+        WorkerError: The loop failed.
+    """
+    import ray.train
+
+    settings = WorkerSettings(**settings_dict)
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    local_rank = context.get_local_rank()
+    log = Path(settings.root) / "logs" / f"attempt-{settings.attempt}" / f"rank-{rank}.log"
+    with output_to(log):
+        from workloads.worker.failures import describe_failure, write_failure
+        from workloads.worker.paths import JobPaths
+
+        try:
+            _train(settings, rank=rank, world_size=world_size, local_rank=local_rank)
+        except BaseException as exc:
+            # Two ways, for either may be closed: a full disk takes no file, and Ray passes on
+            # only the failures that it saw first.
+            with contextlib.suppress(OSError):
+                write_failure(JobPaths(Path(settings.root)), settings.attempt, rank, exc)
+            raise WorkerError(json.dumps(describe_failure(rank, exc))) from None
+
+
+def _train(settings: WorkerSettings, *, rank: int, world_size: int, local_rank: int) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
+    # The variables that torchrun would set; the backend has set the address of rank 0.
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_RANK": str(local_rank),
+    }
+    import torch
+
+    from workloads.config.train import TrainConfig
+    from workloads.training.loop import train
+    from workloads.worker import distributed
+    from workloads.worker.folder_context import FolderContext
+    from workloads.worker.seeding import set_threads
+
+    # A fixed number of threads fixes the order of sums: the same on every attempt.
+    set_threads(settings.threads)
+    # Ray Train shows each worker the GPUs of all workers of its node, hence the local rank.
+    device = torch.device("cuda", local_rank) if settings.use_gpu else torch.device("cpu")
+    config = TrainConfig.model_validate(settings.config)
+    distributed.init_process_group_from_env(device.type)
+    context = FolderContext(
+        Path(settings.root),
+        attempt=settings.attempt,
+        rank=rank,
+        world_size=world_size,
+        local_rank=local_rank,
+        device=device,
+        keep_checkpoints=config.checkpoint.keep,
+    )
+    train(config, context)
+    distributed.leave_process_group()
+
+
+@contextlib.contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Send all output of this process to a file, that of C libraries included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for descriptor in (target, *saved):
+            os.close(descriptor)

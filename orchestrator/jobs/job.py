@@ -1,0 +1,157 @@
+"""What the store gives back: a job as it stands now. Imports nothing heavy; `status` uses it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.jobs.states import State
+
+if TYPE_CHECKING:
+    from orchestrator.jobs.spec import JobSpec
+
+PREFIX = "gcpctl."
+# Desired state, written by the terminal.
+TAG_JOB_ID = PREFIX + "job_id"
+TAG_KIND = PREFIX + "kind"
+TAG_SPEC = PREFIX + "spec"
+TAG_QUEUE_KEY = PREFIX + "queue_key"
+TAG_PRIORITY = PREFIX + "priority"
+TAG_STOP = PREFIX + "stop_requested"
+TAG_RETRIES_FROM = PREFIX + "retries_counted_from"
+# Observed state, written by the controller.
+TAG_ATTEMPT = PREFIX + "attempt"
+TAG_PHASE = PREFIX + "phase"
+TAG_REASON = PREFIX + "reason"
+TAG_NOT_BEFORE = PREFIX + "not_before_ms"
+TAG_LAUNCHED = PREFIX + "first_launch_ms"
+# Observed state, written by the driver of the attempt.
+TAG_PROGRESS = PREFIX + "progress"
+TAG_RESULT = PREFIX + "result"
+
+
+def outcome_tag(attempt: int) -> str:
+    """Tag with how an attempt ended, as its driver saw it."""
+    return f"{PREFIX}outcome.{attempt}"
+
+
+def verdict_tag(attempt: int) -> str:
+    """Tag with what the controller made of an attempt's end."""
+    return f"{PREFIX}verdict.{attempt}"
+
+
+def queue_key(priority: int, submitted_ms: int) -> str:
+    """Return text that sorts by priority (higher first), then by submission."""
+    return f"{5000 - priority:05d}-{submitted_ms:013d}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One MLflow run that is a job."""
+
+    run_id: str
+    experiment_id: str
+    state: State
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    start_ms: int
+    end_ms: int | None
+    artifact_uri: str
+
+    @classmethod
+    def from_run(cls, run: dict[str, Any]) -> "Job":
+        """Read a run as MLflow's REST API gives it."""
+        info, data = run["info"], run["data"]
+        state = State(info["status"])
+        return cls(
+            run_id=info["run_id"],
+            experiment_id=info["experiment_id"],
+            state=state,
+            tags={tag["key"]: tag["value"] for tag in data.get("tags", ())},
+            metrics={metric["key"]: _number(metric["value"]) for metric in data.get("metrics", ())},
+            start_ms=int(info["start_time"]),
+            # MLflow keeps the end of an earlier life when a person asks for a retry.
+            end_ms=int(info["end_time"]) if state.is_final and info.get("end_time") else None,
+            artifact_uri=info["artifact_uri"],
+        )
+
+    @property
+    def job_id(self) -> str:
+        """The job's one name."""
+        return self.tags[TAG_JOB_ID]
+
+    @property
+    def kind(self) -> str:
+        """`train`, and later other kinds."""
+        return self.tags.get(TAG_KIND, "")
+
+    @property
+    def attempt(self) -> int:
+        """Number of the newest attempt; 0 before the first launch."""
+        return int(self.tags.get(TAG_ATTEMPT, "0"))
+
+    @property
+    def retries_from(self) -> int:
+        """Attempts up to this one do not count against `max_retries` (a person asked again)."""
+        return int(self.tags.get(TAG_RETRIES_FROM, "0"))
+
+    @property
+    def priority(self) -> int:
+        """The priority in force; the spec holds the one first asked for."""
+        return int(self.tags.get(TAG_PRIORITY, "0"))
+
+    @property
+    def phase(self) -> str:
+        """A word for people on what is going on."""
+        return self.tags.get(TAG_PHASE, "")
+
+    @property
+    def reason(self) -> str:
+        """Why the job waits, or why it ended as it did."""
+        return self.tags.get(TAG_REASON, "")
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether somebody asked for a stop since the job was last queued."""
+        return bool(self.tags.get(TAG_STOP))
+
+    @property
+    def not_before_ms(self) -> int:
+        """Earliest time of the next attempt."""
+        return int(self.tags.get(TAG_NOT_BEFORE, "0") or 0)
+
+    @property
+    def first_launch_ms(self) -> int:
+        """When the first attempt was launched; 0 before."""
+        return int(self.tags.get(TAG_LAUNCHED, "0") or 0)
+
+    @cached_property
+    def raw_spec(self) -> dict[str, Any]:
+        """The spec as plain JSON; enough to show it."""
+        return dict(json.loads(self.tags[TAG_SPEC]))
+
+    @cached_property
+    def spec(self) -> "JobSpec":
+        """The spec, validated."""
+        from orchestrator.jobs.spec import JobSpec
+
+        return JobSpec.model_validate(self.raw_spec)
+
+    @cached_property
+    def progress(self) -> dict[str, Any]:
+        """What the workers said last; empty before the first word."""
+        return dict(json.loads(self.tags.get(TAG_PROGRESS, "{}")))
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """What a finished job found; empty before."""
+        return dict(json.loads(self.tags.get(TAG_RESULT, "{}")))
+
+    def outcome(self, attempt: int) -> dict[str, Any]:
+        """How an attempt ended as its driver saw it; empty when it could not say."""
+        return dict(json.loads(self.tags.get(outcome_tag(attempt), "{}")))
+
+
+def _number(value: float | str) -> float:
+    return float(value)

@@ -1,0 +1,161 @@
+"""From a recipe and overrides to a validated `JobSpec`. No effect on anything.
+
+Every mistake a user can make surfaces here, before anything runs.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.jobs import ids
+from orchestrator.jobs.errors import InfeasibleError
+from orchestrator.jobs.ray_jobs import Node
+from orchestrator.jobs.recipes import Recipe, load_recipe
+from orchestrator.jobs.spec import JobOptions, JobSpec, Resources
+from workloads.config.base import Config
+from workloads.config.document import apply_overrides
+from workloads.config.errors import ConfigError, Problem
+from workloads.config.train import TrainConfig
+from workloads.config.validate import validate
+
+_SMOKE = ("epochs=1", "schedule.warmup_epochs=0", "steps_per_epoch=4", "study=smoke")
+
+
+class _Heading(Config):
+    """What a recipe says besides its config."""
+
+    study: str = "default"
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for, besides the recipe and its overrides."""
+
+    name: str | None = None
+    workers: int | None = None
+    priority: int | None = None
+    seed: int | None = None
+    smoke: bool = False
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A spec, ready to be recorded, and what it was made from."""
+
+    spec: JobSpec
+    config: TrainConfig
+    recipe: Recipe
+    overrides: tuple[str, ...]
+
+    @property
+    def config_sha256(self) -> str:
+        """Digest of the resolved config: equal digests ask for equal trainings."""
+        text = json.dumps(self.spec.config, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def plan_train(recipe_name: str, overrides: Sequence[str], request: Request) -> Plan:
+    """Plan a training.
+
+    Args:
+        recipe_name: Name of a recipe, or path of a YAML file.
+        overrides: `a.b=value`, laid over the recipe in this order.
+        request: The command's options; they are laid over the overrides.
+
+    Raises:
+        NotFoundError: No such recipe.
+        ConfigError: Anything in recipe, overrides or options that cannot be used.
+    """
+    recipe = load_recipe(recipe_name, "train")
+    all_overrides = (*overrides, *_as_overrides(request))
+    document = apply_overrides(recipe.document, all_overrides)
+    source = recipe.source + (" with overrides" if all_overrides else "")
+    options = validate(JobOptions, _section(document, "job", source), f"{source}, section job")
+    heading = validate(
+        _Heading, {k: document.pop(k) for k in ("study", "description") if k in document}, source
+    )
+    config = validate(TrainConfig, document, source)
+    _check_batch(config, options, source)
+    if request.name is not None and (problem := ids.name_problem(request.name)):
+        raise ConfigError("--name", [Problem("", f"{request.name!r} cannot be a name", problem)])
+    spec = JobSpec(
+        job_id=request.name or ids.new_job_id("train", recipe.name),
+        kind="train",
+        recipe=recipe.name,
+        study=heading.study,
+        description=heading.description.strip(),
+        config=config.model_dump(mode="json"),
+        resources=options.resources(),
+        priority=options.priority,
+        max_retries=options.max_retries,
+        time_limit_s=options.time_limit_s,
+        after=request.after,
+    )
+    return Plan(spec=spec, config=config, recipe=recipe, overrides=tuple(overrides))
+
+
+def check_feasible(resources: Resources, nodes: Sequence[Node], *, where: str) -> None:
+    """Refuse what the cluster could not hold even if it were idle.
+
+    Raises:
+        InfeasibleError: Says what is asked for, what there is, and what would fit.
+    """
+    fits = sum(_workers_on(node, resources) for node in nodes)
+    if fits >= resources.num_workers:
+        return
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    there = f"{cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} node{'s'[: len(nodes) != 1]}"
+    hint = (
+        f"at most {fits} such workers fit: --workers {fits}"
+        if fits
+        else "no single worker fits on any node; see job.cpus_per_worker and job.gpus_per_worker"
+    )
+    raise InfeasibleError(
+        f"the job needs {resources.describe()}; {where} has {there}, and would never start it",
+        hint,
+    )
+
+
+def _workers_on(node: Node, resources: Resources) -> int:
+    by_cpu = int(node.cpus // resources.cpus_per_worker)
+    if not resources.gpus_per_worker:
+        return by_cpu
+    return min(by_cpu, int(node.gpus // resources.gpus_per_worker))
+
+
+def _as_overrides(request: Request) -> list[str]:
+    given = {
+        "job.num_workers": request.workers,
+        "job.priority": request.priority,
+        "seed": request.seed,
+    }
+    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    return overrides + (list(_SMOKE) if request.smoke else [])
+
+
+def _section(document: dict[str, Any], key: str, source: str) -> dict[str, Any]:
+    section = document.pop(key, None) or {}
+    if not isinstance(section, dict):
+        raise ConfigError(source, [Problem(key, f"wants a mapping, got {section!r}")])
+    return section
+
+
+def _check_batch(config: TrainConfig, options: JobOptions, source: str) -> None:
+    batch, workers = config.global_batch_size, options.num_workers
+    if batch % workers:
+        below = batch - batch % workers
+        near = [str(n) for n in (below, below + workers) if n > 0]
+        raise ConfigError(
+            source,
+            [
+                Problem(
+                    "global_batch_size",
+                    f"{batch} images do not divide evenly among {workers} workers",
+                    f"try {' or '.join(near)}",
+                )
+            ],
+        )

@@ -1,0 +1,274 @@
+"""The job store: MLflow's REST API, and the only module that speaks it.
+
+A job is an MLflow run. Creating the run and its spec is one request, so a job is either
+recorded whole or not at all.
+"""
+
+import time
+import urllib.parse
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.jobs.errors import ApiError, ConflictError, NotFoundError
+from orchestrator.jobs.http import HttpClient
+from orchestrator.jobs.job import TAG_JOB_ID, TAG_PHASE, TAG_QUEUE_KEY, TAG_REASON, Job
+from orchestrator.jobs.states import State, may_become
+
+if TYPE_CHECKING:
+    from cluster.profiles import Profile
+
+_API = "/api/2.0/mlflow"
+_ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+_ARTIFACT_SCHEME = "mlflow-artifacts:/"
+_BATCH_METRICS = 1000
+_BATCH_PARAMS = 100
+_TAG_LIMIT = 8000
+
+MetricPoint = tuple[str, float, int, int]
+"""Key, value, time in milliseconds since 1970, step."""
+
+
+def now_ms() -> int:
+    """Return the wall clock in milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+class JobStore:
+    """Reads and writes jobs on one tracking server."""
+
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
+
+    @classmethod
+    def of(cls, profile: "Profile", *, timeout_s: float = 10.0) -> "JobStore":
+        """Return the store of a cluster."""
+        token = profile.token()
+        return cls(HttpClient(profile.mlflow_url, token, what="MLflow", timeout_s=timeout_s))
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def experiments(self) -> dict[str, str]:
+        """Return the ids of all experiments with their names."""
+        found: dict[str, str] = {}
+        page = ""
+        while True:
+            body = {"max_results": 1000} | ({"page_token": page} if page else {})
+            answer = self._client.call("POST", f"{_API}/experiments/search", body)
+            found |= {e["experiment_id"]: e["name"] for e in answer.get("experiments", ())}
+            page = answer.get("next_page_token", "")
+            if not page:
+                return found
+
+    def search(
+        self,
+        where: str = "",
+        *,
+        limit: int = 50,
+        order_by: Sequence[str] = ("attributes.start_time DESC",),
+        experiments: Iterable[str] | None = None,
+    ) -> list[Job]:
+        """Return the jobs that MLflow's filter `where` matches, at most `limit`.
+
+        Args:
+            where: MLflow filter text, such as `attributes.status = 'RUNNING'`.
+            experiments: Experiment ids to look in; None asks for all of them first.
+        """
+        ids = list(experiments if experiments is not None else self.experiments())
+        only_jobs = f"tags.`{TAG_JOB_ID}` LIKE '%'"
+        answer = self._client.call(
+            "POST",
+            f"{_API}/runs/search",
+            {
+                "experiment_ids": ids,
+                "filter": f"{where} AND {only_jobs}" if where else only_jobs,
+                "max_results": limit,
+                "order_by": list(order_by),
+            },
+        )
+        return [Job.from_run(run) for run in answer.get("runs", ())]
+
+    def active(self, *, running_limit: int = 500, queued_limit: int = 100) -> list[Job]:
+        """Return all RUNNING jobs, then the SCHEDULED ones next in the queue."""
+        ids = list(self.experiments())
+        running = self.search("attributes.status = 'RUNNING'", limit=running_limit, experiments=ids)
+        queued = self.search(
+            "attributes.status = 'SCHEDULED'",
+            limit=queued_limit,
+            order_by=[f"tags.`{TAG_QUEUE_KEY}` ASC"],
+            experiments=ids,
+        )
+        return running + queued
+
+    def find(self, name: str) -> Job:
+        """Return the job with this id, or the only one whose id starts or ends so.
+
+        Raises:
+            NotFoundError: No such job.
+            ConflictError: Several jobs match.
+        """
+        safe = name.replace("'", "").replace("`", "").replace("%", "")
+        key = f"tags.`{TAG_JOB_ID}`"
+        ids = list(self.experiments())
+        # One request finds the exact name, a prefix and a suffix alike.
+        jobs = self.search(f"{key} LIKE '%{safe}%'", limit=50, experiments=ids) if safe else []
+        exact = [job for job in jobs if job.job_id == name]
+        if not exact and len(jobs) == 50:  # a name that many ids contain
+            exact = self.search(f"{key} = '{safe}'", experiments=ids)
+        if exact:
+            return exact[-1]  # the oldest; a younger one of that name is closed as its duplicate
+        close = [job for job in jobs if job.job_id.startswith(name) or job.job_id.endswith(name)]
+        if len(close) == 1:
+            return close[0]
+        if close:
+            names = ", ".join(job.job_id for job in close[:5])
+            raise ConflictError(f"{name!r} is not one job: {names} match", "give more of the name")
+        raise NotFoundError(
+            f"there is no job {name!r} on this cluster", "see the names with: gcpctl status"
+        )
+
+    def get(self, run_id: str) -> Job:
+        """Return the job of an MLflow run id."""
+        answer = self._client.call("GET", f"{_API}/runs/get", query={"run_id": run_id})
+        return Job.from_run(answer["run"])
+
+    def metric_history(self, run_id: str, key: str) -> list[tuple[int, float]]:
+        """Return all points of a metric as (step, value), in the order of storage."""
+        points: list[tuple[int, float]] = []
+        page = ""
+        while True:
+            query = {"run_id": run_id, "metric_key": key, "max_results": "10000"}
+            if page:
+                query["page_token"] = page
+            answer = self._client.call("GET", f"{_API}/metrics/get-history", query=query)
+            points += [(int(m["step"]), float(m["value"])) for m in answer.get("metrics", ())]
+            page = answer.get("next_page_token", "")
+            if not page:
+                return points
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def experiment_id(self, name: str) -> str:
+        """Return the id of an experiment, which is made if need be."""
+        for _ in range(2):
+            try:
+                answer = self._client.call(
+                    "GET", f"{_API}/experiments/get-by-name", query={"experiment_name": name}
+                )
+                return str(answer["experiment"]["experiment_id"])
+            except NotFoundError:
+                pass
+            try:
+                answer = self._client.call("POST", f"{_API}/experiments/create", {"name": name})
+                return str(answer["experiment_id"])
+            except ApiError as exc:
+                if "RESOURCE_ALREADY_EXISTS" not in exc.text:
+                    raise
+        raise ConflictError(
+            f"the study {name!r} was deleted in MLflow and its name is still taken",
+            "restore it there, or choose another name with study=NAME",
+        )
+
+    def create(self, job_id: str, experiment_id: str, tags: Mapping[str, str]) -> Job:
+        """Record a job as SCHEDULED; `tags` carry its spec and provenance."""
+        too_long = [key for key, value in tags.items() if len(value) > _TAG_LIMIT]
+        if too_long:
+            raise ConflictError(
+                f"the job's {too_long[0]} has {len(tags[too_long[0]])} characters; the tracking "
+                f"server stores at most {_TAG_LIMIT}"
+            )
+        answer = self._client.call(
+            "POST",
+            f"{_API}/runs/create",
+            {
+                "experiment_id": experiment_id,
+                "run_name": job_id,
+                "start_time": now_ms(),
+                "tags": [{"key": key, "value": value} for key, value in tags.items()],
+            },
+            retry=False,
+        )
+        run = answer["run"]
+        # MLflow creates runs as RUNNING. The phase tag keeps the controller from launching it
+        # twice in between: RUNNING without an attempt is treated as SCHEDULED.
+        self._client.call(
+            "POST",
+            f"{_API}/runs/update",
+            {"run_id": run["info"]["run_id"], "status": State.SCHEDULED.value},
+        )
+        run["info"]["status"] = State.SCHEDULED.value
+        return Job.from_run(run)
+
+    def set_tags(self, job: Job, tags: Mapping[str, str]) -> None:
+        """Write tags in one request."""
+        body = {
+            "run_id": job.run_id,
+            "tags": [{"key": key, "value": value[:_TAG_LIMIT]} for key, value in tags.items()],
+        }
+        self._client.call("POST", f"{_API}/runs/log-batch", body)
+
+    def move(
+        self, job: Job, state: State, *, phase: str, reason: str, tags: Mapping[str, str] = {}
+    ) -> None:
+        """Move a job to another state, with a word on why.
+
+        The tags are written first: whoever sees the new state finds its reason there.
+
+        Raises:
+            ConflictError: The state cannot be reached from the present one.
+        """
+        if not may_become(job.state, state) and job.state is not state:
+            raise ConflictError(f"{job.job_id} is {job.state} and cannot become {state}")
+        self.set_tags(job, {TAG_PHASE: phase, TAG_REASON: reason} | dict(tags))
+        body: dict[str, Any] = {"run_id": job.run_id, "status": state.value}
+        if state.is_final:
+            body["end_time"] = now_ms()
+        self._client.call("POST", f"{_API}/runs/update", body)
+
+    def log_metrics(self, job: Job, points: Sequence[MetricPoint]) -> None:
+        """Store metric points; a point stored before, with equal time and value, stays one."""
+        for start in range(0, len(points), _BATCH_METRICS):
+            body = {
+                "run_id": job.run_id,
+                "metrics": [
+                    {"key": key, "value": value, "timestamp": time_ms, "step": step}
+                    for key, value, time_ms, step in points[start : start + _BATCH_METRICS]
+                ],
+            }
+            self._client.call("POST", f"{_API}/runs/log-batch", body)
+
+    def log_params(self, job: Job, params: Mapping[str, Any]) -> None:
+        """Store the parameters of a job."""
+        items = [{"key": key, "value": str(value)[:6000]} for key, value in params.items()]
+        for start in range(0, len(items), _BATCH_PARAMS):
+            body = {"run_id": job.run_id, "params": items[start : start + _BATCH_PARAMS]}
+            self._client.call("POST", f"{_API}/runs/log-batch", body)
+
+    # -- artifacts ----------------------------------------------------------------------------
+
+    def put_artifact(self, job: Job, name: str, content: bytes) -> None:
+        """Store a file with the job, in place of an earlier one of that name."""
+        self._client.send("PUT", self._artifact_path(job, name), content)
+
+    def read_artifact(self, job: Job, name: str) -> bytes:
+        """Return a file stored with the job; NotFoundError when there is none."""
+        try:
+            return self._client.send("GET", self._artifact_path(job, name))
+        except ApiError as exc:
+            # MLflow answers a missing file with 500 on some of its stores.
+            raise NotFoundError(f"{job.job_id} has no artifact {name}") from exc
+
+    def list_artifacts(self, job: Job, folder: str = "") -> list[str]:
+        """Return the paths of the files in a folder of the job's artifacts."""
+        answer = self._client.call(
+            "GET", f"{_API}/artifacts/list", query={"run_id": job.run_id, "path": folder}
+        )
+        return [file["path"] for file in answer.get("files", ()) if not file["is_dir"]]
+
+    def _artifact_path(self, job: Job, name: str) -> str:
+        if not job.artifact_uri.startswith(_ARTIFACT_SCHEME):
+            raise ConflictError(
+                f"the artifacts of {job.job_id} lie at {job.artifact_uri}, outside the tracking "
+                "server; start the server with --serve-artifacts"
+            )
+        root = job.artifact_uri.removeprefix(_ARTIFACT_SCHEME).lstrip("/")
+        return f"{_ARTIFACTS}/{urllib.parse.quote(root)}/{urllib.parse.quote(name)}"

@@ -1,0 +1,101 @@
+"""Record a planned job in the store: the second half of plan, then send."""
+
+import json
+import time
+
+from orchestrator.jobs.errors import ConflictError, NotFoundError, UnreachableError
+from orchestrator.jobs.job import (
+    PREFIX,
+    TAG_JOB_ID,
+    TAG_KIND,
+    TAG_PHASE,
+    TAG_PRIORITY,
+    TAG_QUEUE_KEY,
+    TAG_REASON,
+    TAG_SPEC,
+    Job,
+    queue_key,
+)
+from orchestrator.jobs.plan import Plan
+from orchestrator.jobs.provenance import Provenance
+from orchestrator.jobs.store import JobStore, now_ms
+from workloads.config.document import dump_document
+from workloads.config.validate import flatten
+
+_LOST_REPLY_TRIES = 5
+
+
+def record(store: JobStore, plan: Plan, provenance: Provenance) -> Job:
+    """Create the job's run as SCHEDULED, and store what it was made from.
+
+    Raises:
+        ConflictError: A job of that name exists.
+        UnreachableError: The tracking server does not answer.
+    """
+    spec = plan.spec
+    try:
+        existing = store.find(spec.job_id)
+    except (NotFoundError, ConflictError):
+        existing = None
+    if existing is not None and existing.job_id == spec.job_id:
+        raise ConflictError(
+            f"there is a job {spec.job_id!r} already; it is {existing.state}",
+            f"choose another --name, or look at it: gcpctl status {spec.job_id}",
+        )
+    experiment = store.experiment_id(spec.study)
+    job = _create(store, spec.job_id, experiment, _tags(plan, provenance))
+    store.put_artifact(job, "config.yaml", dump_document(spec.config).encode())
+    store.put_artifact(job, "command.txt", (provenance.command + "\n").encode())
+    if provenance.diff:
+        store.put_artifact(job, "git.diff", (provenance.diff + "\n").encode())
+    store.log_params(job, flatten(plan.config) | {"job.num_workers": spec.resources.num_workers})
+    return job
+
+
+def _tags(plan: Plan, provenance: Provenance) -> dict[str, str]:
+    spec = plan.spec
+    return provenance.tags() | {
+        TAG_JOB_ID: spec.job_id,
+        TAG_KIND: spec.kind,
+        TAG_SPEC: json.dumps(spec.model_dump(mode="json"), separators=(",", ":")),
+        TAG_QUEUE_KEY: queue_key(spec.priority, now_ms()),
+        TAG_PRIORITY: str(spec.priority),
+        TAG_PHASE: "queued",
+        TAG_REASON: "",
+        PREFIX + "recipe": spec.recipe,
+        PREFIX + "overrides": " ".join(plan.overrides),
+        PREFIX + "seed": str(plan.config.seed),
+        PREFIX + "config_sha256": plan.config_sha256,
+        PREFIX + "user": provenance.user,
+        "mlflow.note.content": _note(plan, provenance),
+    }
+
+
+def _note(plan: Plan, provenance: Provenance) -> str:
+    spec = plan.spec
+    lines = [spec.description, "", f"`{provenance.command}`", ""]
+    lines.append(f"- job `{spec.job_id}`, {spec.resources.describe()}, seed {plan.config.seed}")
+    lines.append(f"- follow it: `gcpctl logs {spec.job_id} -f`")
+    return "\n".join(lines).strip()
+
+
+def _create(store: JobStore, job_id: str, experiment: str, tags: dict[str, str]) -> Job:
+    """Create the run exactly once, also when the reply to the request is lost."""
+    for attempt in range(_LOST_REPLY_TRIES):
+        try:
+            return store.create(job_id, experiment, tags)
+        except UnreachableError:
+            if attempt + 1 == _LOST_REPLY_TRIES:
+                raise
+            time.sleep(0.5 * 2**attempt)
+            found = _recorded(store, job_id)
+            if found is not None:
+                return found
+    raise AssertionError("unreachable")
+
+
+def _recorded(store: JobStore, job_id: str) -> Job | None:
+    try:
+        return store.find(job_id)
+    except (NotFoundError, UnreachableError):
+        return None

@@ -1,0 +1,164 @@
+"""Jobs as people want to see them: rows of a table, one job in full, stable JSON."""
+
+import json
+import time
+from typing import Any
+
+from orchestrator.jobs.job import PREFIX, TAG_RESULT, Job, outcome_tag, verdict_tag
+from orchestrator.jobs.states import State
+
+HEADER = ("JOB", "STATE", "EPOCH", "TOP-1", "IMAGES/S", "TRY", "AGE", "WHY")
+
+
+def search_filter(states: tuple[str, ...], study_ids: list[str] | None, recipe: str | None) -> str:
+    """Return MLflow's filter text for what `status` was asked to show."""
+    parts = []
+    if states:
+        wanted = ", ".join(f"'{state}'" for state in states)
+        parts.append(f"attributes.status IN ({wanted})")
+    if recipe:
+        parts.append(f"tags.`{PREFIX}recipe` = '{_quote(recipe)}'")
+    return " AND ".join(parts)
+
+
+def _quote(text: str) -> str:
+    return text.replace("'", "").replace("`", "")
+
+
+def row(job: Job, now_s: float | None = None) -> tuple[str, ...]:
+    """Return a job as a row under `HEADER`."""
+    now = time.time() if now_s is None else now_s
+    said = job.progress
+    epochs = job.raw_spec["config"].get("epochs")
+    epoch = int(job.metrics.get("progress/epoch", 0))
+    top1 = job.metrics.get("val/top1")
+    speed = said.get("images_per_s") or job.metrics.get("perf/images_per_s")
+    return (
+        job.job_id,
+        job.state.value,
+        f"{epoch}/{epochs}" if epochs else "-",
+        f"{top1:.2f}" if top1 is not None else "-",
+        f"{speed:,.0f}" if speed else "-",
+        str(job.attempt or "-"),
+        age(now - job.start_ms / 1000),
+        why(job),
+    )
+
+
+def why(job: Job) -> str:
+    """Return what a person wants to know besides the state."""
+    if job.state is State.RUNNING:
+        return job.phase + (f" ({job.reason})" if job.reason else "")
+    return job.reason or (job.phase if job.state is State.SCHEDULED else "")
+
+
+def age(seconds: float) -> str:
+    """Return an age in one unit: `42s`, `7m`, `3h`, `12d`."""
+    for unit, name in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= unit:
+            return f"{int(seconds // unit)}{name}"
+    return f"{int(max(seconds, 0))}s"
+
+
+def to_json(job: Job) -> dict[str, Any]:
+    """Return a job with the keys that scripts may rely on."""
+    spec = job.raw_spec
+    return {
+        "job_id": job.job_id,
+        "run_id": job.run_id,
+        "experiment_id": job.experiment_id,
+        "kind": job.kind,
+        "state": job.state.value,
+        "phase": job.phase,
+        "reason": job.reason,
+        "attempt": job.attempt,
+        "priority": job.priority,
+        "recipe": spec["recipe"],
+        "study": spec["study"],
+        "seed": spec["config"].get("seed"),
+        "resources": spec["resources"],
+        "after": spec["after"],
+        "submitted_ms": job.start_ms,
+        "ended_ms": job.end_ms,
+        "stop_requested": job.stop_requested,
+        "progress": job.progress,
+        "metrics": dict(job.metrics),
+        "result": json.loads(job.tags[TAG_RESULT]) if job.tags.get(TAG_RESULT) else None,
+        "attempts": attempts(job),
+    }
+
+
+def attempts(job: Job) -> list[dict[str, Any]]:
+    """Return what is known of every attempt, oldest first."""
+    found = []
+    for number in range(1, job.attempt + 1):
+        outcome = json.loads(job.tags.get(outcome_tag(number), "{}"))
+        verdict = json.loads(job.tags.get(verdict_tag(number), "{}"))
+        alive = number == job.attempt and job.state is State.RUNNING and not outcome
+        found.append(
+            {
+                "attempt": number,
+                "outcome": "running" if alive else outcome.get("outcome", "lost"),
+                "class": verdict.get("class", outcome.get("class", "")),
+                "reason": verdict.get("reason", outcome.get("reason", "")),
+            }
+        )
+    return found
+
+
+def details(job: Job, mlflow_url: str) -> list[tuple[str, str]]:
+    """Return one job in full, as pairs of label and text."""
+    spec = job.raw_spec
+    resources = spec["resources"]
+    pairs = [
+        ("job", job.job_id),
+        ("state", job.state.value + (f", {job.phase}" if job.phase else "")),
+        ("why", job.reason),
+        ("recipe", spec["recipe"] + _overrides(job)),
+        ("study", spec["study"]),
+        ("seed", str(spec["config"].get("seed", ""))),
+        (
+            "resources",
+            f"{resources['num_workers']} workers, each {resources['cpus_per_worker']} CPU, "
+            f"{resources['gpus_per_worker']} GPU",
+        ),
+        ("priority", str(job.priority)),
+        ("after", ", ".join(spec["after"])),
+        ("user", job.tags.get("mlflow.user", "")),
+        ("commit", _commit(job)),
+        ("submitted", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.start_ms / 1000))),
+    ]
+    pairs += _numbers(job)
+    for attempt in attempts(job):
+        words = " ".join(filter(None, (attempt["class"], attempt["outcome"])))
+        text = f"{words}: {attempt['reason']}" if attempt["reason"] else words
+        pairs.append((f"attempt {attempt['attempt']}", text))
+    pairs.append(("checkpoints", job.tags.get(PREFIX + "checkpoints", "")))
+    pairs.append(("in the UI", f"{mlflow_url}/#/experiments/{job.experiment_id}/runs/{job.run_id}"))
+    return [(label, text) for label, text in pairs if text]
+
+
+def _numbers(job: Job) -> list[tuple[str, str]]:
+    pairs = []
+    said = job.progress
+    if said and not job.state.is_final:
+        pairs.append(
+            ("progress", f"epoch {said['epoch']}/{said['epochs']}, step {said['global_step']}")
+        )
+    shown = ("train/loss", "val/loss", "val/top1", "val/top5", "perf/images_per_s")
+    pairs += [(key, f"{job.metrics[key]:.6g}") for key in shown if key in job.metrics]
+    if job.result:
+        best = f"{job.result['best_top1']:.2f} % in epoch {job.result['best_epoch']}"
+        pairs.append(("best val/top1", best))
+    return pairs
+
+
+def _overrides(job: Job) -> str:
+    overrides = job.tags.get(PREFIX + "overrides", "")
+    return f" with {overrides}" if overrides else ""
+
+
+def _commit(job: Job) -> str:
+    commit = job.tags.get("mlflow.source.git.commit", "")
+    dirty = job.tags.get("mlflow.source.git.dirty") == "true"
+    return commit[:12] + (" with uncommitted changes" if dirty else "")

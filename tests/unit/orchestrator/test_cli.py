@@ -1,0 +1,115 @@
+"""The command line without a cluster: arguments, exit codes, texts."""
+
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+
+from orchestrator.cli.output import duration, table
+from tests.architecture.cli_docs import commands
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("GCPCTL_HOME", str(tmp_path / "home with spaces"))
+    monkeypatch.delenv("GCPCTL_PROFILE", raising=False)
+    return tmp_path
+
+
+def gcpctl(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli.main", *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["subnit"], 2, "Did you mean 'submit'"),
+        (["status", "--actve"], 2, "Did you mean '--active'"),
+        (["submit", "train", "digits_resnet_isqt"], 5, "did you mean 'digits_resnet_isqrt'"),
+        (["submit", "train", "no/such.yaml"], 5, "no recipe file"),
+        (["submit", "train", "digits_resnet_isqrt", "optim.lrr=1"], 2, "did you mean"),
+        (["submit", "train", "digits_resnet_isqrt", "--workers", "0"], 2, "not in the range"),
+        (["submit", "train", "digits_resnet_isqrt", "--name", "Bad Name"], 2, "lower-case"),
+        (["submit", "train", "digits_resnet_isqrt", "--workers", "512",
+          "global_batch_size=512"], 7, "would never start"),
+        (["submit", "train", "folder_resnet18_isqrt"], 2, "data.path"),
+        (["submit", "train", "folder_resnet18_isqrt", "data.path=/no/such"], 2, "/no/such"),
+        (["status"], 3, "no cluster here yet"),
+        (["logs", "x"], 3, "no cluster here yet"),
+        (["stop", "x"], 3, "no cluster here yet"),
+        (["recipes", "check", "digits_resnet_isqrt", "epochs=-1"], 2, "epochs"),
+    ],
+)  # fmt: skip
+def test_mistakes(home, args, code, words):
+    answer = gcpctl(*args)
+    assert words in answer.stderr
+    assert answer.returncode == code
+    assert "Traceback" not in answer.stderr
+    assert answer.stdout == ""
+
+
+def test_dry_run_prints_the_config_and_starts_nothing(home):
+    answer = gcpctl("submit", "train", "digits_resnet_isqrt", "--dry-run", "seed=5")
+    assert answer.returncode == 0
+    assert "seed: 5" in answer.stdout
+    assert not (home / "home with spaces").exists()
+
+
+def test_lists_have_json(home):
+    recipes = json.loads(gcpctl("recipes", "list", "-o", "json").stdout)
+    assert "digits_resnet_isqrt" in {recipe["name"] for recipe in recipes}
+    assert json.loads(gcpctl("version", "-o", "json").stdout)["gcpctl"]
+    findings = json.loads(gcpctl("doctor", "-o", "json").stdout)
+    assert {"subject", "verdict", "message", "remedy"} == set(findings[0])
+
+
+def test_an_unknown_profile_lists_those_there_are(home, monkeypatch):
+    monkeypatch.setenv("GCPCTL_PROFILE", "lab")
+    answer = gcpctl("status")
+    assert "lab" in answer.stderr
+    assert "embedded" in answer.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell):
+    assert "_GCPCTL_COMPLETE" in gcpctl("completion", shell).stdout
+
+
+def test_a_closed_pipe_is_no_error():
+    script = f"{sys.executable} -m orchestrator.cli.main recipes show digits_resnet_isqrt | head -1"
+    answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert "Traceback" not in answer.stderr
+    assert "Exception" not in answer.stderr
+
+
+def test_every_command_has_help_that_begins_with_a_sentence():
+    from orchestrator.cli.main import cli
+
+    for path, command in commands(cli, ("gcpctl",)):
+        assert command.help, path
+        assert command.help.split("\n")[0].endswith("."), path
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help or parameter.name == "output", (path, parameter.name)
+
+
+def test_table_cuts_the_last_column_only():
+    text = table(("A", "B"), [("x" * 10, "y" * 50)], width=30)
+    assert text.splitlines()[1] == "x" * 10 + "  " + "y" * 17 + "…"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (3_700, "1 h 1 min"), (90_000, "1 d 1 h")],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text

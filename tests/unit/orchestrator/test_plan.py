@@ -1,0 +1,113 @@
+"""From recipe and overrides to a spec: every mistake is met here."""
+
+import pytest
+
+from orchestrator.jobs.errors import InfeasibleError, NotFoundError
+from orchestrator.jobs.plan import Request, check_feasible, plan_train
+from orchestrator.jobs.ray_jobs import Node
+from orchestrator.jobs.recipes import merge
+from orchestrator.jobs.spec import Resources
+from workloads.config.errors import ConfigError
+
+RECIPE = "digits_resnet_isqrt"
+
+
+def test_overrides_and_options_reach_the_spec():
+    request = Request(name="my-job", workers=4, priority=7, seed=11, after=("a",))
+    plan = plan_train(RECIPE, ["optim.lr=1e-2", "model.head.pooling.num_iters=3"], request)
+    spec = plan.spec
+    assert spec.job_id == "my-job"
+    assert (spec.resources.num_workers, spec.priority, spec.after) == (4, 7, ("a",))
+    assert spec.config["optim"]["lr"] == 0.01
+    assert spec.config["model"]["head"]["pooling"] == {"name": "isqrt", "num_iters": 3}
+    assert spec.config["seed"] == 11
+
+
+def test_the_same_request_plans_the_same_config():
+    first, second = (plan_train(RECIPE, ["seed=3"], Request()) for _ in range(2))
+    assert first.config_sha256 == second.config_sha256
+    assert first.spec.job_id != second.spec.job_id
+
+
+def test_smoke_is_short_and_keeps_the_rest():
+    plan = plan_train(RECIPE, [], Request(smoke=True))
+    assert (plan.config.epochs, plan.config.steps_per_epoch) == (1, 4)
+    assert plan.spec.study == "smoke"
+
+
+def test_pooling_can_be_exchanged_by_name():
+    plan = plan_train(RECIPE, ["model.head.pooling=gap"], Request())
+    assert plan.spec.config["model"]["head"]["pooling"] == {"name": "gap"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["optim.lrr=1"], ["optim.lrr", "lr"]),
+        (["optm.lr=1"], ["optm", "optim"]),
+        (["optim.lr=fast"], ["optim.lr", "fast"]),
+        (["optim.lr=-1"], ["optim.lr", "allowed: > 0"]),
+        (["optim.lr=nan"], ["optim.lr"]),
+        (["epochs=1.5"], ["epochs"]),
+        (["epochs=true"], ["epochs"]),
+        (["epochs"], ["epochs", "="]),
+        (["model.head.pooling=isqr"], ["pooling", "isqrt"]),
+        (["job.num_workers=0"], ["num_workers"]),
+        (["job.nums=1"], ["nums"]),
+        (["global_batch_size=65"], ["global_batch_size", "2 workers", "64 or 66"]),
+        (["schedule.warmup_epochs=50"], ["warmup_epochs", "epochs"]),
+    ],
+)
+def test_mistakes_name_the_place_and_the_remedy(overrides, words):
+    with pytest.raises(ConfigError) as caught:
+        plan_train(RECIPE, overrides, Request())
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_unknown_recipe_names_the_closest():
+    with pytest.raises(NotFoundError) as caught:
+        plan_train("digits_resnet_isqt", [], Request())
+    assert RECIPE in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"- a\n- b\n", b"a: [1\n", b"\xff\xfe\x00", b"a: 1\na: 2\n", b"a: &x 1\nb: *x\n"],
+)
+def test_files_that_are_no_recipes(tmp_path, content):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        plan_train(str(path), [], Request())
+    assert "bad.yaml" in str(caught.value)
+
+
+def test_a_recipe_file_may_extend_one_of_ours(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"extends: {RECIPE}\nmodel: {{head: {{pooling: {{name: gap}}}}}}\n")
+    plan = plan_train(str(path), [], Request())
+    assert plan.spec.recipe == "mine"
+    assert plan.spec.config["model"]["head"]["pooling"] == {"name": "gap"}
+    assert plan.spec.study == "digits"
+
+
+def test_merge_replaces_a_choice_whole():
+    base = {"p": {"name": "isqrt", "num_iters": 3}, "q": {"a": 1}}
+    change = {"p": {"name": "gap"}, "q": {"b": 2}}
+    assert merge(base, change) == {"p": {"name": "gap"}, "q": {"a": 1, "b": 2}}
+
+
+def test_what_can_never_fit_is_refused_with_what_would():
+    wanted = Resources(num_workers=3, cpus_per_worker=2)
+    nodes = [Node(cpus=3, gpus=0), Node(cpus=3, gpus=0)]  # 6 CPUs, but two such workers
+    with pytest.raises(InfeasibleError, match="3 workers x 2 CPU") as caught:
+        check_feasible(wanted, nodes, where="the cluster")
+    assert "--workers 2" in caught.value.hint
+    check_feasible(Resources(num_workers=2, cpus_per_worker=2), nodes, where="the cluster")
+
+
+def test_gpus_that_are_not_there():
+    with pytest.raises(InfeasibleError) as caught:
+        check_feasible(Resources(gpus_per_worker=1), [Node(cpus=8, gpus=0)], where="this machine")
+    assert "gpus_per_worker" in caught.value.hint

@@ -1,0 +1,234 @@
+"""The control loop, step by step, against stores in memory."""
+
+import json
+
+import pytest
+
+from orchestrator.controller.reconcile import step
+from orchestrator.jobs.errors import UnreachableError
+from orchestrator.jobs.job import TAG_ATTEMPT, TAG_SPEC, TAG_STOP
+from orchestrator.jobs.states import State
+from tests.fakes import Crash, FakeRay, FakeStore, make_spec
+
+
+class World:
+    """Both stores, a clock, and the archived logs."""
+
+    def __init__(self, cpus: float = 4) -> None:
+        self.store, self.ray, self.now_ms = FakeStore(), FakeRay(cpus), 100_000
+        self.archived: list[tuple[str, int]] = []
+
+    def step(self, seconds: float = 1):
+        self.now_ms += int(seconds * 1000)
+        report = step(
+            self.store,  # type: ignore[arg-type]
+            self.ray,
+            lambda job: self.archived.append((job.job_id, job.attempt)),
+            self.now_ms,
+        )
+        return list(report.events)
+
+    def job(self, name: str):
+        return self.store.find(name)
+
+    def submit(self, name: str, **fields) -> str:
+        return self.store.add(make_spec(name, **fields), submitted_ms=self.now_ms)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_queued_job_is_launched_once(world):
+    world.submit("a")
+    assert world.step() == ["a: launched attempt 1"]
+    assert world.step() == []
+    assert world.ray.launches == ["a-a1"]
+    assert (world.job("a").state, world.job("a").phase) == (State.RUNNING, "launching")
+
+
+def test_a_finished_job_is_left_alone(world):
+    run = world.submit("a")
+    world.step()
+    world.store.runs[run]["state"] = State.FINISHED
+    world.ray.end("a-a1", "SUCCEEDED")
+    assert world.step() == []
+
+
+def test_a_killed_driver_is_followed_by_a_second_attempt(world):
+    world.submit("a")
+    world.step()
+    world.ray.end("a-a1")
+    (event,) = world.step(seconds=0.1)
+    assert "queued again" in event
+    assert world.job("a").state is State.SCHEDULED
+    assert world.archived == [("a", 1)]
+    assert world.step(seconds=0.1) == []  # the back-off
+    assert world.step(seconds=2) == ["a: launched attempt 2"]
+    assert world.ray.launches == ["a-a1", "a-a2"]
+    assert world.job("a").reason == "attempt 2, after: attempt 1 failed: exit 137"
+
+
+def test_retries_end(world):
+    world.submit("a", max_retries=2)
+    for _ in range(40):
+        world.step(seconds=400)
+        for name in list(world.ray.jobs):
+            world.ray.end(name)
+    assert world.ray.launches == ["a-a1", "a-a2", "a-a3"]
+    assert world.job("a").state is State.FAILED
+    assert "after 2 retries" in world.job("a").reason
+
+
+def test_a_users_error_fails_at_once(world):
+    run = world.submit("a")
+    world.step()
+    world.store.driver_says(run, 1, {"outcome": "failed", "class": "user", "reason": "bad lr"})
+    world.ray.end("a-a1")
+    world.step()
+    assert (world.job("a").state, world.job("a").reason) == (State.FAILED, "bad lr")
+
+
+def test_a_lost_head_costs_one_attempt(world):
+    run = world.submit("a")
+    world.step()
+    world.store.runs[run]["tags"]["gcpctl.phase"] = "training"
+    world.ray.lose_head()
+    world.step()
+    assert "lost with the Ray head" in world.job("a").reason
+    world.step(seconds=2)
+    assert world.ray.launches == ["a-a1", "a-a2"]
+
+
+def test_an_unreachable_head_costs_nothing(world):
+    world.submit("a")
+    world.step()
+    world.ray.reachable = False
+    for _ in range(100):
+        with pytest.raises(UnreachableError):
+            world.step(seconds=60)
+    world.ray.reachable = True
+    assert world.step() == []
+    assert world.ray.launches == ["a-a1"]
+
+
+def test_a_lost_reply_does_not_launch_twice(world):
+    world.submit("a")
+    world.ray.lose_reply = True
+    with pytest.raises(UnreachableError):
+        world.step()
+    assert world.step() == []
+    assert world.ray.launches == ["a-a1"]
+
+
+@pytest.mark.parametrize("crash_at", range(1, 8))
+def test_a_controller_killed_at_any_write_launches_each_attempt_once(world, crash_at):
+    run = world.submit("a")
+    world.store.crash_at = crash_at
+    ended = False
+    for _ in range(12):
+        try:
+            world.step(seconds=2)
+        except Crash:
+            world.store.crash_at = None
+        if not ended and "a-a1" in world.ray.jobs:
+            world.ray.end("a-a1")
+            ended = True
+        if "a-a2" in world.ray.jobs and world.job("a").state is State.RUNNING:
+            world.store.runs[run]["state"] = State.FINISHED
+            world.ray.end("a-a2", "SUCCEEDED")
+    assert world.ray.launches == ["a-a1", "a-a2"]
+    assert world.job("a").state is State.FINISHED
+
+
+def test_stop_of_a_queued_job(world):
+    run = world.submit("a")
+    world.store.runs[run]["tags"][TAG_STOP] = "1"
+    world.step()
+    assert world.job("a").state is State.KILLED
+    assert world.ray.launches == []
+
+
+def test_stop_of_a_running_job_waits_for_the_driver(world):
+    run = world.submit("a")
+    world.step()
+    world.store.runs[run]["tags"][TAG_STOP] = "1"
+    assert world.step() == ["a: asked to stop"]
+    assert world.step() == []
+    assert world.ray.stops == ["a-a1"]
+    world.store.driver_says(run, 1, {"outcome": "stopped", "reason": "stopped at step 7"})
+    world.ray.end("a-a1", "STOPPED")
+    world.step()
+    assert (world.job("a").state, world.job("a").reason) == (State.KILLED, "stopped at step 7")
+
+
+def test_time_limit(world):
+    run = world.submit("a", time_limit_s=60)
+    world.step()
+    assert world.step(seconds=59) == []
+    assert world.step(seconds=2) == ["a: asked to stop"]
+    world.store.driver_says(run, 1, {"outcome": "stopped", "reason": "stopped on request"})
+    world.ray.end("a-a1", "STOPPED")
+    world.step()
+    assert world.job("a").state is State.KILLED
+    assert world.job("a").reason == "time limit of 60 s reached"
+
+
+def test_jobs_wait_for_room_and_say_so(world):
+    world.submit("a", num_workers=3)
+    world.now_ms += 1
+    world.submit("b", num_workers=2)
+    world.step()
+    assert world.job("b").reason == "waiting: needs 2 CPUs, 1 CPUs free"
+    world.store.runs["run-1"]["state"] = State.FINISHED
+    assert world.step() == ["b: launched attempt 1"]
+
+
+def test_after_a_failed_job_is_refused(world):
+    run = world.submit("a")
+    world.submit("b", after=("a",))
+    world.store.runs[run]["state"] = State.FAILED
+    world.step()
+    assert world.job("b").state is State.KILLED
+    assert "which is FAILED" in world.job("b").reason
+
+
+def test_the_younger_of_two_equal_names_is_closed(world):
+    world.submit("a")
+    world.now_ms += 10
+    world.submit("a")
+    world.step()
+    assert world.store.runs["run-1"]["state"] is State.RUNNING
+    assert world.store.runs["run-2"]["state"] is State.KILLED
+    assert world.ray.launches == ["a-a1"]
+
+
+def test_a_submit_cut_off_between_its_two_requests_is_queued_later(world):
+    world.store.add(make_spec("a"), submitted_ms=world.now_ms, state=State.RUNNING)
+    assert world.step(seconds=1) == []  # its submit may still be at work
+    assert world.step(seconds=60) == ["a: its submit was cut off; queued"]
+    assert world.step() == ["a: launched attempt 1"]
+
+
+def test_a_job_that_cannot_be_read_does_not_stop_the_others(world):
+    run = world.submit("bad")
+    tags = world.store.runs[run]["tags"]
+    tags[TAG_SPEC] = json.dumps(json.loads(tags[TAG_SPEC]) | {"version": 99})
+    world.submit("good")
+    world.step()
+    assert world.job("bad").state is State.FAILED
+    assert world.job("good").state is State.RUNNING
+
+
+def test_retry_counts_afresh_after_a_person_asked(world):
+    run = world.submit("a", max_retries=0)
+    world.step()
+    world.ray.end("a-a1")
+    world.step()
+    assert world.job("a").state is State.FAILED
+    tags = world.store.runs[run]["tags"]
+    tags["gcpctl.retries_counted_from"] = tags[TAG_ATTEMPT]
+    world.store.runs[run]["state"] = State.SCHEDULED
+    world.step(seconds=2)
+    assert world.ray.launches == ["a-a1", "a-a2"]

@@ -1,0 +1,167 @@
+"""Every mistake at once, in the user's words; short forms; flat names; the recipes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import workloads
+from workloads.config.document import apply_overrides, load_document
+from workloads.config.errors import ConfigError
+from workloads.config.model import GapConfig, ResNet18Config
+from workloads.config.optim import AdamWConfig
+from workloads.config.train import TrainConfig
+from workloads.config.validate import flatten, validate
+
+RECIPES = sorted((Path(workloads.__file__).parent / "recipes" / "train").glob("*.yaml"))
+
+
+def problems(document: dict[str, Any]) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        validate(TrainConfig, document, "recipe.yaml")
+    assert caught.value.source == "recipe.yaml"
+    return {
+        problem.path: f"{problem.message} ({problem.hint})" if problem.hint else problem.message
+        for problem in caught.value.problems
+    }
+
+
+def test_an_empty_document_is_the_default() -> None:
+    assert validate(TrainConfig, {}, "x") == TrainConfig()
+
+
+def test_short_forms() -> None:
+    config = validate(
+        TrainConfig,
+        {"model": {"backbone": "resnet18", "head": {"pooling": "gap"}}, "optim": {"lr": 0.5}},
+        "x",
+    )
+    assert config.model.backbone == ResNet18Config(name="resnet18")
+    assert config.model.head.pooling == GapConfig(name="gap")
+    assert config.optim.name == "sgd"
+    assert config.optim.lr == 0.5
+
+
+def test_lists_become_tuples_and_whole_numbers_floats() -> None:
+    config = validate(
+        TrainConfig, {"model": {"backbone": {"blocks": [1, 2]}}, "optim": {"lr": 1}}, "x"
+    )
+    assert config.model.backbone.blocks == (1, 2)  # type: ignore[union-attr]
+    assert isinstance(config.optim.lr, float)
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "message"),
+    [
+        ({"sed": 1}, "sed", "unknown key (did you mean 'seed'?)"),
+        ({"zzz": 1}, "zzz", "unknown key (allowed here: seed, data, "),
+        ({"seed": "1"}, "seed", 'got "1" (expected a whole number)'),
+        ({"seed": 1.0}, "seed", "got 1.0 (expected a whole number)"),
+        ({"seed": True}, "seed", "got true (expected a whole number)"),
+        ({"seed": None}, "seed", "got null (expected a whole number)"),
+        ({"seed": -1}, "seed", "got -1 (allowed: >= 0 and < 2.14748e+09)"),
+        ({"optim": {"lr": True}}, "optim.lr", "got true (expected a number)"),
+        ({"optim": {"lr": 101}}, "optim.lr", "got 101 (allowed: > 0 and <= 100)"),
+        ({"optim": {"lr": float("nan")}}, "optim.lr", "got nan"),
+        ({"optim": {"nesterov": "yes"}}, "optim.nesterov", 'got "yes" (expected true or false)'),
+        ({"optim": {"nesterov": 1}}, "optim.nesterov", "got 1 (expected true or false)"),
+        (
+            {"optim": "adam"},
+            "optim.name",
+            "got \"adam\" (did you mean 'adamw'?; allowed: sgd, adamw)",
+        ),
+        ({"optim": {"name": 3}}, "optim.name", 'got "3" (allowed: sgd, adamw)'),
+        ({"optim": 3}, "optim", "got 3 (expected a mapping)"),
+        (
+            {"optim": {"name": "sgd", "betta1": 1}},
+            "optim.betta1",
+            "unknown key (allowed here: name",
+        ),
+        (
+            {"optim": {"name": "sgd", "beta1": 1}},
+            "optim.beta1",
+            "unknown key (it belongs to name: adamw; allowed here: name, lr",
+        ),
+        ({"model": {"backbone": "resnet18", "heat": {}}}, "model.heat", "did you mean 'head'?"),
+        (
+            {"model": {"backbone": {"name": "resnet18", "last_stride": 3}}},
+            "model.backbone.last_stride",
+            "got 3 (allowed: 1, 2)",
+        ),
+        (
+            {"model": {"backbone": {"blocks": [1, "x"]}}},
+            "model.backbone.blocks[1]",
+            'got "x" (expected a whole number)',
+        ),
+        (
+            {"model": {"backbone": {"blocks": [1] * 5}}},
+            "model.backbone.blocks",
+            "expected at most 4 items",
+        ),
+        ({"model": {"backbone": {"blocks": []}}}, "model.backbone.blocks", "must not be empty"),
+        ({"model": {"backbone": {"blocks": 2}}}, "model.backbone.blocks", "expected a list"),
+        ({"data": "image_folder"}, "data.path", "is required and not given (write data.path=...)"),
+        (
+            {"data": {"name": "image_folder", "path": 2024}},
+            "data.path",
+            "got 2024 (expected text; put it in quotes)",
+        ),
+        ({"checkpoint": {"every_steps": 0}}, "checkpoint.every_steps", "allowed: >= 1 or null"),
+        ({"checkpoint": None}, "checkpoint", "got null (expected a mapping)"),
+        (
+            {"schedule": {"warmup_epochs": 30}},
+            "",
+            "schedule.warmup_epochs (30) must be less than epochs (20)",
+        ),
+    ],
+)
+def test_each_mistake(document: dict[str, Any], path: str, message: str) -> None:
+    found = problems(document)
+    assert list(found) == [path]
+    assert message in found[path]
+
+
+def test_every_problem_at_once() -> None:
+    found = problems(
+        {
+            "seed": True,
+            "epochs": 0,
+            "model": {"head": {"pooling": {"name": "isqrt", "num_iter": 3}}, "x": 1},
+            "data": {"name": "digitss"},
+        }
+    )
+    assert set(found) == {"seed", "epochs", "model.head.pooling.num_iter", "model.x", "data.name"}
+
+
+def test_direct_construction_refuses_booleans_too() -> None:
+    with pytest.raises(ValueError, match="'lr' wants a number, got True"):
+        AdamWConfig(name="adamw", lr=True)
+
+
+def test_flatten_gives_leaves_under_dotted_keys() -> None:
+    flat = flatten(TrainConfig())
+    assert flat["model.head.pooling.name"] == "isqrt"
+    assert flat["model.backbone.blocks"] == "[1, 1]"
+    assert flat["checkpoint.every_steps"] is None
+    assert flat["optim.lr"] == 0.1
+    assert all(isinstance(v, str | int | float | bool | None) for v in flat.values())
+
+
+def test_the_resolved_config_validates_to_itself() -> None:
+    config = TrainConfig(seed=3)
+    assert validate(TrainConfig, config.model_dump(mode="json"), "x") == config
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_valid_and_introduced(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("#")
+    document = load_document(text, path.name)
+    assert document.pop("description")
+    assert document.pop("study")
+    assert document.pop("job")["num_workers"] >= 1
+    if path.stem.startswith("folder_"):
+        with pytest.raises(ConfigError, match=r"data\.path: is required"):
+            validate(TrainConfig, document, path.name)
+        document = apply_overrides(document, ["data.path=/images"])
+    validate(TrainConfig, document, path.name)

@@ -1,0 +1,290 @@
+"""A zoo of image folders, broken in every way people break them."""
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from workloads.config.data import ImageFolderConfig
+from workloads.data.errors import DataError
+from workloads.data.image_folder import ImageFolderDataset, build_image_folder, to_rgb
+from workloads.data.loaders import train_batches
+from workloads.data.scan import check_images, scan_image_folder
+from workloads.data.sources import build_data
+
+MAX_PIXELS = 1_000_000
+
+
+def save(path: Path, mode: str = "RGB", size: tuple[int, int] = (40, 30), seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "images"
+    for split, count in (("train", 4), ("val", 2)):
+        for label in ("cat", "dog"):
+            for i in range(count):
+                save(root / split / label / f"{i}.jpg", seed=i)
+    return root
+
+
+def bad_files(folder: Path) -> dict[str, str]:
+    """Put one of each kind of broken image into train/cat; return what must be said."""
+    cat = folder / "train" / "cat"
+    whole = (cat / "0.jpg").read_bytes()
+    (cat / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (cat / "text.jpg").write_text("not an image at all")
+    (cat / "empty.png").write_bytes(b"")
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 9_000, 9_000, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(100)))
+    (cat / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels)
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    (cat / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels)
+    Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(cat / "float.tiff")
+    return {
+        "cut.jpg": "truncated",
+        "text.jpg": "is not an image",
+        "empty.png": "is empty",
+        "bomb.png": "9000x9000 pixels, more than max_pixels",
+        "huge.png": "decompression bomb",
+        "float.tiff": "floating-point",
+    }
+
+
+def test_index(folder: Path) -> None:
+    save(folder / "train" / "cat" / "deep" / "er" / "X.JPEG")
+    save(folder / "train" / "cat" / ".hidden.jpg")
+    save(folder / "train" / ".cache" / "a.jpg")
+    (folder / "train" / "cat" / "README.txt").write_text("hello")
+    (folder / "labels.csv").write_text("hello")
+    index = scan_image_folder(folder)
+    assert index.classes == ["cat", "dog"]
+    assert [name for name, label in index.train if label == 0] == [
+        *(f"train/cat/{i}.jpg" for i in range(4)),
+        "train/cat/deep/er/X.JPEG",
+    ]
+    assert index.val[-1] == ("val/dog/1.jpg", 1)
+    assert scan_image_folder(str(folder)).digest() == index.digest()
+    save(folder / "val" / "dog" / "2.jpg")
+    assert scan_image_folder(folder).digest() != index.digest()
+
+
+def remove(path: Path) -> None:
+    for child in sorted(path.rglob("*"), reverse=True):
+        child.rmdir() if child.is_dir() else child.unlink()
+    path.rmdir()
+
+
+def test_missing_or_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no folder") as caught:
+        scan_image_folder(tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in str(caught.value)
+    with pytest.raises(DataError, match=r"a\.jpg is a file, not a folder"):
+        scan_image_folder(save(tmp_path / "a.jpg"))
+    with pytest.raises(DataError, match="has no folder 'train'"):
+        scan_image_folder(tmp_path)
+
+
+def test_split_without_classes(folder: Path) -> None:
+    remove(folder / "val")
+    with pytest.raises(DataError, match="has no folder 'val'"):
+        scan_image_folder(folder)
+    (folder / "val").mkdir()
+    with pytest.raises(DataError, match="val has no class folders"):
+        scan_image_folder(folder)
+
+
+def test_class_without_images(folder: Path) -> None:
+    (folder / "train" / "cow").mkdir()
+    (folder / "train" / "cow" / "a.npy").write_bytes(b"x")
+    with pytest.raises(DataError, match="train/cow holds no images") as caught:
+        scan_image_folder(folder)
+    assert "jpg jpeg png" in caught.value.hint
+
+
+@pytest.mark.parametrize(("here", "there"), [("train", "val"), ("val", "train")])
+def test_class_in_one_split_only(folder: Path, here: str, there: str) -> None:
+    (folder / here / "dog").rename(folder / here / "dogs")
+    with pytest.raises(DataError) as caught:
+        scan_image_folder(folder)
+    assert "but not in" in str(caught.value)
+    assert "did you mean" in caught.value.hint
+
+
+def test_unreadable_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def refuse(path: object) -> object:
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"cannot read .*train/dog: Permission denied"):
+        scan_image_folder(folder)
+
+
+def test_all_sound_images_pass(folder: Path) -> None:
+    for mode, name in [("CMYK", "c.jpg"), ("P", "p.png"), ("L", "l.pgm"), ("1", "one.bmp")]:
+        save(folder / "train" / "cat" / name, mode)
+    index = scan_image_folder(folder)
+    assert check_images(index, max_pixels=MAX_PIXELS, on_bad_image="fail") == []
+
+
+def test_bad_images_are_named_with_reasons(folder: Path) -> None:
+    reasons = bad_files(folder)
+    index = scan_image_folder(folder)
+    with pytest.raises(DataError) as caught:
+        check_images(index, max_pixels=MAX_PIXELS, on_bad_image="fail")
+    assert caught.value.message.startswith("6 of 18 images cannot be used:")
+    assert "and 1 more" in caught.value.message
+    assert "data.on_bad_image=skip" in caught.value.hint
+    for name, reason in reasons.items():
+        (line,) = str(_error_of(folder, name)).splitlines()
+        assert str(folder / "train" / "cat" / name) in line
+        assert reason in line
+
+
+def _error_of(folder: Path, name: str) -> DataError:
+    dataset = ImageFolderDataset(
+        folder,
+        [(f"train/cat/{name}", 0)],
+        seed=0,
+        image_size=8,
+        resize_size=8,
+        augment=False,
+        max_pixels=MAX_PIXELS,
+    )
+    with pytest.raises(DataError) as caught:
+        dataset.get(0, 0)
+    return caught.value
+
+
+def test_bad_images_are_skipped_and_counted(folder: Path) -> None:
+    clean = build_image_folder(seed=0, path=str(folder), image_size=8)
+    reasons = bad_files(folder)
+    config = ImageFolderConfig(
+        name="image_folder",
+        path=str(folder),
+        image_size=8,
+        on_bad_image="skip",
+        max_pixels=MAX_PIXELS,
+    )
+    bundle = build_data(config, seed=0)
+    assert {Path(name).name for name in bundle.skipped} == set(reasons)
+    assert len(bundle.train) == len(clean.train) == 8
+    assert bundle.digest == clean.digest
+    for i in range(2):
+        (folder / "val" / "dog" / f"{i}.jpg").write_text("x")
+    with pytest.raises(DataError, match=r"no readable image is left in .*val/dog"):
+        build_data(config, seed=0)
+
+
+def test_limit_checks_the_first_of_each_split(folder: Path) -> None:
+    (folder / "train" / "dog" / "3.jpg").write_text("x")
+    index = scan_image_folder(folder)
+    assert check_images(index, max_pixels=MAX_PIXELS, on_bad_image="fail", limit=2) == []
+
+
+def test_every_kind_of_pixel_becomes_rgb(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    rgb = np.asarray(to_rgb(Image.open(tmp_path / "deep.png")))
+    assert rgb.shape == (8, 8, 3)
+    np.testing.assert_array_equal(rgb[..., 0], ramp // 256)
+    for mode, name in [("CMYK", "c.jpg"), ("P", "p.png"), ("L", "l.png"), ("1", "1.png")]:
+        assert to_rgb(Image.open(save(tmp_path / name, mode))).mode == "RGB"
+    clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
+    assert to_rgb(clear).getpixel((0, 0)) == (10, 20, 30)
+
+
+def test_exif_orientation_is_honoured(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: turn by a quarter
+    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    assert to_rgb(Image.open(tmp_path / "turned.jpg")).size == (20, 40)
+
+
+def test_validation_takes_the_centre(tmp_path: Path) -> None:
+    pixels = np.zeros((40, 80, 3), dtype=np.uint8)
+    pixels[10:30, 30:50] = 255
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    dataset = ImageFolderDataset(
+        tmp_path,
+        [("a.png", 1)],
+        seed=0,
+        image_size=20,
+        resize_size=40,
+        augment=False,
+        max_pixels=MAX_PIXELS,
+    )
+    image, label = dataset.get(0, 0)
+    assert label == 1
+    assert image.shape == (3, 20, 20)
+    white = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(image, white[:, None, None].expand(3, 20, 20))
+
+
+@pytest.mark.parametrize("size", [(40, 30), (3, 200), (1, 1)])
+def test_augmentation_is_stateless(tmp_path: Path, size: tuple[int, int]) -> None:
+    save(tmp_path / "a.png", size=size)
+    options = {"image_size": 8, "resize_size": 9, "augment": True, "max_pixels": MAX_PIXELS}
+    samples = [("a.png", 0)] * 5
+    dataset = ImageFolderDataset(tmp_path, samples, seed=1, **options)
+    again = ImageFolderDataset(tmp_path, samples, seed=1, **options)
+    first = [dataset.get(i, 0)[0] for i in range(5)]
+    assert all(torch.equal(again.get(i, 0)[0], first[i]) for i in reversed(range(5)))
+    if size == (40, 30):
+        assert not torch.equal(first[0], first[1])
+        assert not torch.equal(dataset.get(0, 1)[0], first[0])
+        other = ImageFolderDataset(tmp_path, samples, seed=2, **options)
+        assert not torch.equal(other.get(0, 0)[0], first[0])
+
+
+def test_loader_processes_change_nothing(folder: Path) -> None:
+    bundle = build_image_folder(seed=3, path=str(folder), image_size=16)
+
+    def batches(loader_workers: int) -> list[torch.Tensor]:
+        options = {"seed": 3, "epoch": 2, "batch_size_per_worker": 2}
+        loaded = train_batches(bundle.train, loader_workers=loader_workers, **options)
+        return [images for images, _ in loaded]
+
+    assert all(torch.equal(a, b) for a, b in zip(batches(0), batches(2), strict=True))
+
+
+def test_scanning_needs_neither_torch_nor_pillow() -> None:
+    code = (
+        "import sys, workloads.data.scan, workloads.config.validate, workloads.config.document;"
+        "sys.exit(sorted({'torch', 'PIL', 'numpy', 'sklearn'} & set(sys.modules)).__repr__()"
+        " if {'torch', 'PIL', 'numpy', 'sklearn'} & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_torchvision_and_sklearn_are_never_imported_for_data() -> None:
+    code = (
+        "import sys; from workloads.data.sources import build_data;"
+        "from workloads.config.data import DigitsConfig; build_data(DigitsConfig(), seed=0);"
+        "sys.exit(int('torchvision' in sys.modules or 'sklearn' in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

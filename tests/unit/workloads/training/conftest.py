@@ -1,0 +1,126 @@
+"""A training small enough to be run dozens of times, and a net whose numbers need its RNG."""
+
+import os
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from workloads.config.train import TrainConfig
+from workloads.models.gcp_net import build_model
+
+TIMED = {"perf/images_per_s", "time/epoch_s"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny() -> Callable[..., TrainConfig]:
+    def make(**changes: Any) -> TrainConfig:
+        values = {
+            "epochs": 2,
+            "global_batch_size": 128,  # 11 steps per epoch
+            "log_every_steps": 1,
+            "label_smoothing": 0.1,
+            "model": {
+                "backbone": {"name": "small_resnet", "width": 4, "blocks": [1]},
+                "head": {"reduced_channels": 4},
+            },
+            "schedule": {"name": "cosine", "warmup_epochs": 0.5},
+        }
+        return TrainConfig.model_validate({**values, **changes})
+
+    return make
+
+
+class WithDropout(nn.Module):
+    """A net whose training draws from torch's, NumPy's and Python's generators."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = self.inner(images)
+        return nn.functional.dropout(logits, 0.2, self.training)
+
+
+@pytest.fixture
+def with_dropout(monkeypatch):
+    monkeypatch.setattr(
+        "workloads.training.run.build_model",
+        lambda config, **widths: WithDropout(build_model(config, **widths)),
+    )
+
+
+@pytest.fixture
+def plain_net(monkeypatch):
+    """A net without batch statistics: the number of ranks cannot change its mathematics."""
+
+    def build(config: Any, *, in_channels: int, num_classes: int) -> nn.Module:
+        wide = nn.Linear(64 * in_channels, 32)
+        return nn.Sequential(nn.Flatten(), wide, nn.ReLU(), nn.Linear(32, num_classes))
+
+    monkeypatch.setattr("workloads.training.run.build_model", build)
+
+
+@pytest.fixture
+def hex_of() -> Callable[[list], dict]:
+    """Every metric but times, by (key, step), as hex."""
+
+    def read(metrics: list) -> dict:
+        found: dict[tuple[str, int], str] = {}
+        for step, _, values in metrics:
+            for key in values.keys() - TIMED:
+                assert (key, step) not in found, "recorded twice"
+                found[key, step] = float(values[key]).hex()
+        return found
+
+    return read
+
+
+@pytest.fixture
+def on_two_ranks(tmp_path: Path) -> Callable[[Callable[[int], Any]], list[Any]]:
+    """Run an action on two forked ranks over gloo; return what each returned or raised."""
+
+    def run(action: Callable[[int], Any]) -> list[Any]:
+        number = len(list(tmp_path.glob("store-*")))
+        store = tmp_path / f"store-{number}"
+        store.touch()
+        children = []
+        for rank in range(2):
+            out = tmp_path / f"out-{number}-{rank}"
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    dist.init_process_group(
+                        "gloo",
+                        init_method=f"file://{store}.init",
+                        rank=rank,
+                        world_size=2,
+                        timeout=timedelta(seconds=30),
+                    )
+                    torch.save(action(rank), out)
+                except BaseException as error:
+                    traceback.print_exc()
+                    torch.save(f"{type(error).__name__}: {error}", out)
+                finally:
+                    os._exit(0)
+            children.append((pid, out))
+        for pid, _ in children:
+            os.waitpid(pid, 0)
+        return [torch.load(out) for _, out in children]
+
+    return run

@@ -1,0 +1,131 @@
+import json
+import math
+
+import pytest
+import torch
+
+from workloads.config.errors import ConfigError
+from workloads.config.train import TrainConfig
+from workloads.training.__main__ import main
+from workloads.training.loop import train
+from workloads.training.run import batch_size_per_worker, digest_weights
+from workloads.worker.context import MemoryContext
+from workloads.worker.failures import DivergedError
+from workloads.worker.paths import JobPaths
+from workloads.worker.spool import read_committed
+
+
+def test_the_story_of_a_run(tiny, capsys):
+    context = MemoryContext()
+    result = train(tiny(checkpoint={"every_steps": 4}, log_every_steps=5), context)
+    assert result == context.result
+    assert (result.epochs, result.global_step, result.stopped) == (2, 22, False)
+    assert result.num_val_images == 359
+    epoch_metrics = {
+        "train/loss train/top1 val/loss val/top1 val/top5 optim/lr perf/images_per_s "
+        "time/epoch_s progress/epoch progress/samples"
+    }
+    logged = [(step, at, " ".join(values)) for step, at, values in context.metrics]
+    (names,) = epoch_metrics
+    per_step = [(s, s, "train/step_loss") for s in (5, 10, 15, 20)]
+    assert logged == [*per_step[:2], (1, 11, names), *per_step[2:], (2, 22, names)]
+    assert [step for step, _, _ in context.checkpoints] == [4, 8, 11, 12, 16, 20, 22]
+    best = [step for step, _, is_best in context.checkpoints if is_best]
+    assert best[-1] == 11 * result.best_epoch
+    assert context.metrics[-1][2]["progress/samples"] == 22 * 128
+    assert context.progress[0].global_step == 1
+    assert context.progress[-1].phase == "finished"
+    out = capsys.readouterr().out
+    assert "epoch 2/2  loss " in out
+    assert "images/s" in out
+
+
+def test_it_learns(tiny):
+    config = tiny(epochs=5, global_batch_size=32, model={})
+    assert train(config, MemoryContext()).best_top1 > 90.0
+
+
+def test_the_seed_decides_the_weights(tiny):
+    digests = [
+        train(tiny(epochs=1, seed=seed), MemoryContext()).weights_sha256 for seed in (1, 1, 2)
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_batch_must_divide(tiny):
+    assert batch_size_per_worker(tiny(), 4) == 32
+    with pytest.raises(ConfigError, match=r"128 images do not divide by 3 workers.*126 or 129"):
+        train(tiny(), MemoryContext(world_size=3))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_bad_loss_stops_before_its_update(bad, tiny, monkeypatch):
+    """Images of step 7 are spoilt: no update, no checkpoint and no metric come from it."""
+    from workloads.data.loaders import train_batches
+
+    def spoilt(*args, start_step, **kwargs):
+        batches = train_batches(*args, start_step=start_step, **kwargs)
+        for step, (images, labels) in enumerate(batches, start_step):
+            yield (torch.full_like(images, bad) if step == 6 else images), labels
+
+    monkeypatch.setattr("workloads.training.loop.train_batches", spoilt)
+    steps = []
+    original = torch.optim.SGD.step
+    monkeypatch.setattr(
+        torch.optim.SGD, "step", lambda *a, **k: (steps.append(1), original(*a, **k))
+    )
+    context = MemoryContext()
+    with pytest.raises(DivergedError, match=r"not finite at step 7 .*the images"):
+        train(tiny(checkpoint={"every_steps": 3}), context)
+    assert len(steps) == 6
+    assert [step for step, _, _ in context.checkpoints] == [3, 6]
+    assert [at for _, at, _ in context.metrics] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_learning_rate_far_too_high_diverges_by_name(tiny):
+    config = tiny(optim={"name": "sgd", "lr": 100.0}, schedule={"name": "constant"}, epochs=30)
+    with pytest.raises(DivergedError, match=r"Lower optim\.lr"):
+        train(config, MemoryContext())
+
+
+def test_digest_sees_names_shapes_and_bytes():
+    one, two = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    two.load_state_dict(one.state_dict())
+    assert digest_weights(one) == digest_weights(two)
+    with torch.no_grad():
+        two.bias[0] += 1e-7
+    assert digest_weights(one) != digest_weights(two)
+
+
+def test_the_command_trains_and_resumes_from_a_folder(tiny, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(tiny().model_dump_json())
+    paths = JobPaths(tmp_path / "job")
+    options = ["--config", str(config), "--root", str(paths.root)]
+    paths.root.mkdir()
+    paths.stop.touch()
+    assert main(options) == 0
+    assert json.loads(paths.result.read_bytes())["stopped"]
+    paths.stop.unlink()
+    assert main([*options, "--attempt", "2"]) == 0
+    result = json.loads(paths.result.read_bytes())
+    assert result["weights_sha256"] == train(tiny(), MemoryContext()).weights_sha256
+    rows, _ = read_committed(paths.spool, 0)
+    steps = [row.step for row in rows if "train/step_loss" in row.metrics]
+    assert steps == list(range(1, 23))
+    assert main(options) == 1  # attempt 1 is fenced
+    assert json.loads(paths.failure(1).read_bytes())["class"] == "fenced"
+    config.write_text("{}]")
+    assert main(options) == 2
+
+
+def test_shorter_epochs_use_the_first_batches_of_each():
+    config = TrainConfig(epochs=2, steps_per_epoch=3, log_every_steps=1)
+    context = MemoryContext()
+    result = train(config, context)
+    assert (result.global_step, result.epochs) == (6, 2)
+
+
+def test_more_steps_than_images_are_refused():
+    with pytest.raises(ConfigError, match="steps_per_epoch"):
+        train(TrainConfig(steps_per_epoch=1000), MemoryContext())

@@ -1,0 +1,177 @@
+"""Stopping and going on changes no bit; leaving any part of the state out does."""
+
+import pytest
+
+from workloads.config.train import TrainConfig
+from workloads.training.loop import train
+from workloads.worker.context import MemoryContext
+from workloads.worker.failures import CheckpointError
+
+STEPS_PER_EPOCH = 11
+
+
+class Interrupted(Exception):
+    pass
+
+
+class StepCounter:
+    """Asks to stop after so many steps."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def __call__(self):
+        self.left -= 1
+        return self.left == 0
+
+
+class Forgetful(MemoryContext):
+    """Loses a part of the state on the way back."""
+
+    forget = staticmethod(lambda state: None)
+
+    def load_checkpoint(self):
+        state = super().load_checkpoint()
+        if state is not None:
+            self.forget(state)
+        return state
+
+
+@pytest.fixture
+def whole(tiny, with_dropout, hex_of):
+    context = MemoryContext()
+    result = train(tiny(), context)
+    return result, hex_of(context.metrics)
+
+
+def resume_after(config, steps, forget=lambda state: None):
+    context = Forgetful(stop_when=StepCounter(steps))
+    context.forget = forget
+    first = train(config, context)
+    assert first.stopped
+    context.stop_when = lambda: False
+    return train(config, context), context
+
+
+@pytest.mark.parametrize("steps", [1, 5, 10, 11, 14])
+def test_stop_and_resume_equals_uninterrupted(steps, tiny, whole, hex_of):
+    """In mid-epoch, at the last step of an epoch and right after one."""
+    result, context = resume_after(tiny(), steps)
+    assert (result, hex_of(context.metrics)) == whole
+
+
+def test_going_back_to_an_epochs_end_equals_uninterrupted(tiny, whole, hex_of):
+    """A kill in epoch 2: the steps since the end of epoch 1 are done again."""
+    killed = MemoryContext(stop_when=StepCounter(15))
+    train(tiny(), killed)
+    killed.checkpoints.pop()  # what the polite stop saved
+    killed.metrics = [m for m in killed.metrics if m[1] <= STEPS_PER_EPOCH]
+    killed.stop_when = lambda: False
+    result = train(tiny(), killed)
+    assert (result, hex_of(killed.metrics)) == whole
+
+
+def test_every_step_can_be_a_stop(tiny, whole, hex_of):
+    context = MemoryContext(stop_when=lambda: True)
+    for _ in range(40):
+        result = train(tiny(), context)
+        if not result.stopped:
+            break
+    assert (result, hex_of(context.metrics)) == whole
+
+
+def test_a_finished_training_only_reports_again(tiny, whole):
+    context = MemoryContext()
+    first = train(tiny(), context)
+    logged = len(context.metrics)
+    assert train(tiny(), context) == first == whole[0]
+    assert len(context.metrics) == logged
+
+
+def drop_momentum(state):
+    state["optimizer"]["state"] = {}
+
+
+def drop_rng(state):
+    import torch
+
+    state["ranks"][0]["rng"]["torch"] = torch.Generator().manual_seed(99).get_state()
+
+
+def drop_offset(state):
+    state["train"]["step_in_epoch"] -= 1
+    state["train"]["global_step"] -= 1
+
+
+def drop_schedule(state):
+    state["train"]["global_step"] += 1
+
+
+def drop_meters(state):
+    state["ranks"][0]["meters"] = [0.0, 0.0, 0.0, 0.0]
+
+
+def drop_running_statistics(state):
+    for name, value in state["model"].items():
+        if name.endswith("running_mean"):
+            value.zero_()
+
+
+def drop_weight_bit(state):
+    first = next(iter(state["model"].values()))
+    first.view(-1)[0] *= 1 + 2**-23
+
+
+@pytest.mark.parametrize(
+    "forget",
+    [
+        drop_momentum,
+        drop_rng,
+        drop_offset,
+        drop_schedule,
+        drop_meters,
+        drop_running_statistics,
+        drop_weight_bit,
+    ],
+)
+def test_leaving_a_part_out_is_seen(forget, tiny, whole, hex_of):
+    result, context = resume_after(tiny(), 5, forget)
+    seen = {}
+    for step, _, values in context.metrics:
+        seen.update({(key, step): value.hex() for key, value in values.items()})
+    whole_result, whole_metrics = whole
+    same = all(seen.get(name) == value for name, value in whole_metrics.items())
+    assert not (same and result == whole_result)
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"global_batch_size": 64}, "global batch size: checkpoint 128, this job 64"),
+        ({"model": {"head": {"pooling": {"name": "gap"}}}}, '"name":"gap"'),
+    ],
+)
+def test_another_job_is_refused_with_both_sides(change, shown, tiny):
+    context = MemoryContext(stop_when=lambda: True)
+    train(tiny(), context)
+    other = TrainConfig.model_validate({**tiny().model_dump(), **change})
+    with pytest.raises(CheckpointError) as info:
+        train(other, context)
+    assert shown in str(info.value)
+
+
+def test_other_classes_are_refused(tiny):
+    context = MemoryContext(stop_when=lambda: True)
+    train(tiny(), context)
+    context.checkpoints[-1][1]["identity"]["classes"][0] = "aardvark"
+    with pytest.raises(CheckpointError, match=r"classes: checkpoint .*aardvark"):
+        train(tiny(), context)
+
+
+def test_other_surroundings_are_said(tiny, capsys):
+    context = MemoryContext(stop_when=StepCounter(1))
+    train(tiny(), context)
+    context.stop_when = lambda: False
+    context.checkpoints[-1][1]["surroundings"]["torch"] = "1.0"
+    train(tiny(), context)
+    assert "warning: torch was 1.0" in capsys.readouterr().out

@@ -1,0 +1,30 @@
+"""The base of every config class: frozen, nothing unknown, nothing silently converted."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+
+STRICT = "strict"
+"""Validation context of `workloads.config.validate`, where pydantic itself refuses booleans."""
+
+
+class Config(BaseModel):
+    """A frozen, validated piece of configuration.
+
+    Unknown keys, NaN, infinity and booleans in the place of numbers are refused: YAML turns
+    ``no`` and ``yes`` into booleans, and Python would count them as 0 and 1.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_booleans_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, dict) and info.context != STRICT:
+            for name, field in cls.model_fields.items():
+                number = field.annotation in (int, float, int | None, float | None)
+                if number and isinstance(value.get(name), bool):
+                    raise ValueError(f"{name!r} wants a number, got {value[name]}")
+        return value

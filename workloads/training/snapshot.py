@@ -1,0 +1,93 @@
+"""A run to and from the plain data of a checkpoint."""
+
+import hashlib
+from typing import Any
+
+import torch
+
+from workloads.training.run import Run
+from workloads.training.state import TrainState
+from workloads.worker import distributed
+from workloads.worker.failures import CheckpointError
+from workloads.worker.seeding import rng_state, seed_everything, set_rng_state
+
+
+def take_snapshot(run: Run) -> dict[str, Any]:
+    """Return all that resume needs; every rank calls it, each contributes its own part."""
+    own = {"rng": rng_state(run.context.device), "meters": run.meters.values()}
+    return {
+        "step": run.state.global_step,
+        "train": run.state.to_dict(),
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "ranks": distributed.gather_objects(own),
+        "identity": _identity(run),
+        "surroundings": _surroundings(run),
+    }
+
+
+def restore(run: Run, saved: dict[str, Any]) -> None:
+    """Put a run where `take_snapshot` found it, except for random numbers (`restore_rank`).
+
+    Raises:
+        CheckpointError: It is of another network, other classes or other steps per epoch.
+    """
+    _refuse_other_identity(saved["identity"], _identity(run))
+    run.model.load_state_dict(saved["model"])
+    run.optimizer.load_state_dict(saved["optimizer"])
+    run.state = TrainState.from_dict(saved["train"])
+    for name, now in _surroundings(run).items():
+        before = saved["surroundings"].get(name)
+        if before != now:
+            run.say(
+                f"warning: {name} was {before} when the checkpoint was saved and is {now} now; "
+                "the numbers will not be the same to the last bit"
+            )
+
+
+def restore_rank(run: Run, saved: dict[str, Any]) -> None:
+    """Put this rank's random numbers and sums back; the last thing before training goes on."""
+    ranks, context = saved["ranks"], run.context
+    if len(ranks) == context.world_size:
+        set_rng_state(ranks[context.rank]["rng"], context.device)
+        run.meters.set(ranks[context.rank]["meters"])
+        return
+    # Another number of ranks: the sums go to rank 0, random numbers start anew from the step.
+    seed_everything(run.config.seed + run.state.global_step, context.rank)
+    if context.rank == 0:
+        run.meters.set([sum(values) for values in zip(*(r["meters"] for r in ranks), strict=True)])
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """What a checkpoint and a run must share, or resuming would be nonsense."""
+    return {
+        "network": run.config.model.model_dump_json(),
+        "input channels": run.data.in_channels,
+        "classes": list(run.data.classes),
+        "global batch size": run.config.global_batch_size,
+        "steps per epoch": run.steps_per_epoch,
+    }
+
+
+def _surroundings(run: Run) -> dict[str, Any]:
+    """What changes numbers but not their meaning."""
+    config_json = run.config.model_dump_json()
+    return {
+        "config": hashlib.sha256(config_json.encode()).hexdigest()[:12],
+        "data": str(run.data.digest)[:12],
+        "number of workers": run.context.world_size,
+        "threads per worker": torch.get_num_threads(),
+        "device": run.context.device.type,
+        "torch": str(torch.__version__),
+    }
+
+
+def _refuse_other_identity(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    differing = [name for name in now if saved.get(name) != now[name]]
+    if differing:
+        lines = [f"  {n}: checkpoint {saved.get(n)!r}, this job {now[n]!r}" for n in differing]
+        raise CheckpointError(
+            "the checkpoint does not fit this job:\n"
+            + "\n".join(lines)
+            + "\nStart a new job, or bring the data and config back to what they were."
+        )

@@ -1,0 +1,314 @@
+"""Checkpoints as folders of plain files: whole or absent, verified before use.
+
+A save writes ``step-<10 digits>.<attempt>.tmp`` and renames it once all is on the device, so a
+folder without ``.tmp`` is complete. Flipped bits load silently in torch; the manifest's digests
+find them.
+"""
+
+import errno
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from workloads.worker import durable
+from workloads.worker.failures import (
+    CheckpointError,
+    FencedError,
+    StorageFullError,
+    read_json,
+)
+from workloads.worker.lines import say
+from workloads.worker.manifest import (
+    MANIFEST_FILE,
+    STATE_FILE,
+    DamagedError,
+    Manifest,
+    read_manifest,
+    verify_state,
+)
+from workloads.worker.ownership import Ownership
+from workloads.worker.paths import JobPaths
+
+_COMPLETE = re.compile(r"step-(\d{10})(\.old)?")
+_UNFINISHED = re.compile(r"step-\d{10}\.(\d+)\.tmp")
+_MIB = 1 << 20
+_LOW_SPACE_CHECKPOINTS = 3
+"""With room for fewer checkpoints than this the log warns, before a save fails."""
+
+
+class CheckpointStore:
+    """The checkpoints of one job, seen from one attempt.
+
+    Args:
+        paths: The job's files.
+        attempt: This attempt's number, the fence.
+        keep: Newest checkpoints kept; the best one is kept besides.
+    """
+
+    def __init__(self, paths: JobPaths, attempt: int, keep: int) -> None:
+        self.paths = paths
+        self.attempt = attempt
+        self.keep = keep
+        self.ownership = Ownership(paths, attempt)
+        self._proved_plain = False
+
+    def claim(self) -> None:
+        """Become the job's owner and clear what dead attempts left half-written.
+
+        Raises:
+            FencedError: A newer attempt owns the job.
+        """
+        self.ownership.claim()
+        durable.make_folder(self.paths.checkpoints)
+        self._quietly(self._remove_unfinished)
+        self._quietly(self._remove_torn_files)
+
+    def save(self, state: Mapping[str, Any], *, step: int, is_best: bool) -> None:
+        """Commit a state under its step; older checkpoints stay until it is verified.
+
+        Args:
+            state: Tensors, numbers, texts, lists and dicts only: it is read back as data.
+            step: The global optimizer step.
+            is_best: Whether it has the best validation result so far.
+
+        Raises:
+            FencedError: A newer attempt owns the job; nothing was committed.
+            StorageFullError: No room; nothing was committed and nothing lost.
+            CheckpointError: The state holds something that could not be read back as data.
+        """
+        unfinished = self.paths.checkpoints / f"step-{step:010d}.{self.attempt}.tmp"
+        self.ownership.check()  # spares the disk; the look that counts is at the commit
+        try:
+            manifest = self._write(unfinished, state, step, is_best)
+            self._prove_plain(unfinished)
+            with self.ownership.commit():
+                self._commit(unfinished, self._folder(step))
+        except BaseException as error:
+            self._quietly(partial(durable.remove_tree, unfinished))
+            explained = self._explain(error, state) if isinstance(error, OSError) else None
+            if explained is not None:
+                raise explained from error
+            raise
+        self._quietly(partial(self._tidy, manifest))
+
+    def load_latest(self) -> dict[str, Any] | None:
+        """Return the newest state that verifies; damaged ones are set aside, never loaded.
+
+        Raises:
+            CheckpointError: The newest one was written by a newer gcpctl.
+        """
+        for folder in self._complete():
+            try:
+                manifest = self._verified(folder)
+                state = _load(folder)
+            except DamagedError as damage:
+                self._set_aside(folder, damage)
+                continue
+            self._quietly(partial(self._point_to_best, manifest))
+            return state
+        return None
+
+    def load_best(self) -> dict[str, Any] | None:
+        """Return the state with the best validation result, verified; None if there is none."""
+        best = read_json(self.paths.best)
+        if best is None:
+            return None
+        folder = self._folder(int(best["step"]))
+        try:
+            self._verified(folder)
+            return _load(folder)
+        except DamagedError as damage:
+            raise CheckpointError(f"the best checkpoint {folder} is damaged: {damage}") from None
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a complete checkpoint, ascending; nothing is verified."""
+        return sorted({_step(folder) for folder in self._complete()})
+
+    def _write(self, folder: Path, state: Mapping[str, Any], step: int, is_best: bool) -> Manifest:
+        durable.remove_tree(folder)
+        durable.make_folder(folder)
+        with (folder / STATE_FILE).open("wb") as handle:
+            writer = _HashingWriter(handle)
+            try:
+                torch.save(dict(state), writer)
+            except Exception as error:
+                # torch hides the operating system's reason behind a RuntimeError of its own.
+                raise writer.error or error from None
+            durable.sync(handle)
+        manifest = Manifest(
+            step=step,
+            attempt=self.attempt,
+            is_best=is_best,
+            state_bytes=writer.size,
+            state_sha256=writer.digest.hexdigest(),
+        )
+        with (folder / MANIFEST_FILE).open("wb") as handle:
+            durable.write(handle, manifest.to_json())
+            durable.sync(handle)
+        durable.sync_folder(folder)
+        return manifest
+
+    def _prove_plain(self, folder: Path) -> None:
+        """Read the first save back: better to fail now than at a resume in a week."""
+        if not self._proved_plain:
+            try:
+                _load(folder)
+            except DamagedError as error:
+                raise CheckpointError(f"the state cannot be saved: {error}") from error
+            self._proved_plain = True
+
+    def _commit(self, unfinished: Path, folder: Path) -> None:
+        old = folder.with_name(f"{folder.name}.old")
+        if folder.exists():
+            # A folder cannot be replaced in one step; until the second rename `old` counts.
+            durable.remove_tree(old)
+            durable.move(folder, old)
+        durable.move(unfinished, folder)
+        durable.sync_folder(folder.parent)
+
+    def _tidy(self, manifest: Manifest) -> None:
+        self._verified(self._folder(manifest.step))
+        self._point_to_best(manifest)
+        best = read_json(self.paths.best) or {}
+        spared = set(self.steps()[-self.keep :]) | {best.get("step"), manifest.step}
+        for folder in self._complete():
+            replaced = folder.suffix == ".old" and self._folder(_step(folder)).exists()
+            if replaced or _step(folder) not in spared:
+                durable.remove_tree(folder)
+        self._remove_unfinished()
+        free = shutil.disk_usage(self.paths.checkpoints).free
+        if free < _LOW_SPACE_CHECKPOINTS * manifest.state_bytes:
+            say(f"warning: {free // _MIB} MiB left for checkpoints in {self.paths.checkpoints}")
+
+    def _point_to_best(self, newest: Manifest) -> None:
+        """Make the pointer agree with the newest manifest that says it is the best."""
+        best = newest.step if newest.is_best else None
+        if best is None:
+            best = max((m.step for m in self._manifests() if m.is_best), default=None)
+        if best is not None and (read_json(self.paths.best) or {}).get("step") != best:
+            durable.write_json(self.paths.best, {"step": best})
+
+    def _manifests(self) -> list[Manifest]:
+        manifests = []
+        for folder in self._complete():
+            try:
+                manifests.append(read_manifest(folder))
+            except (DamagedError, CheckpointError):
+                continue
+        return manifests
+
+    def _remove_unfinished(self) -> None:
+        for folder in self.paths.checkpoints.iterdir():
+            match = _UNFINISHED.fullmatch(folder.name)
+            if match and int(match[1]) <= self.attempt:
+                durable.remove_tree(folder)
+
+    def _remove_torn_files(self) -> None:
+        for folder in (self.paths.root, self.paths.checkpoints):
+            for path in folder.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
+
+    def _verified(self, folder: Path) -> Manifest:
+        manifest = read_manifest(folder)
+        if manifest.step != _step(folder):
+            raise DamagedError(f"{MANIFEST_FILE} is of step {manifest.step}")
+        verify_state(folder, manifest)
+        return manifest
+
+    def _set_aside(self, folder: Path, damage: DamagedError) -> None:
+        number = sum(1 for _ in self.paths.checkpoints.glob(f"{folder.name}.bad-*")) + 1
+        aside = folder.with_name(f"{folder.name}.bad-{self.attempt}-{number}")
+        durable.move(folder, aside)
+        say(f"warning: checkpoint {folder.name} is damaged ({damage}); set aside as {aside.name}")
+
+    def _complete(self) -> list[Path]:
+        """Return complete checkpoints, the newest first; a replaced one after its successor."""
+        if not self.paths.checkpoints.is_dir():
+            return []
+        found = [f for f in self.paths.checkpoints.iterdir() if _COMPLETE.fullmatch(f.name)]
+        return sorted(found, key=lambda f: (_step(f), f.suffix != ".old"), reverse=True)
+
+    def _folder(self, step: int) -> Path:
+        return self.paths.checkpoints / f"step-{step:010d}"
+
+    def _explain(self, error: OSError, state: Mapping[str, Any]) -> Exception | None:
+        try:
+            self.ownership.check()  # a newer attempt may have cleared our folder under our hands
+        except FencedError as fenced:
+            return fenced
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return storage_full(self.paths, self.paths.checkpoints, _num_bytes(state))
+        return None
+
+    def _quietly(self, action: Callable[[], object]) -> None:
+        """Tidy up; a failure of it is worth a line, not the training."""
+        try:
+            action()
+        except (OSError, DamagedError, CheckpointError) as error:
+            say(f"warning: could not tidy {self.paths.checkpoints}: {error}")
+
+
+def storage_full(paths: JobPaths, path: Path, needed_bytes: int) -> StorageFullError:
+    """Return the error that tells a person what to free and how to go on."""
+    free = shutil.disk_usage(paths.root).free
+    return StorageFullError(
+        f"no room for {path}: needs about {max(1, needed_bytes // _MIB)} MiB, {free // _MIB} MiB "
+        f"free; what was saved before is intact. Free space, then: gcpctl retry {paths.job_id}"
+    )
+
+
+class _HashingWriter:
+    """A file for torch.save that hashes on the way and remembers why a write failed."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle = handle
+        self.digest = hashlib.sha256()
+        self.size = 0
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            durable.write(self._handle, data)
+        except OSError as error:
+            self.error = error
+            raise
+        view = memoryview(data)
+        self.digest.update(view)
+        self.size += view.nbytes
+        return view.nbytes
+
+    def flush(self) -> None:
+        """torch flushes when it is done; the bytes go out with the sync."""
+
+
+def _load(folder: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # The digest is right, so it was saved this way: by foreign hands or a broken program.
+        raise DamagedError(f"{STATE_FILE} does not load as plain data: {error}") from error
+    if not isinstance(state, dict):
+        raise DamagedError(f"{STATE_FILE} holds no state")
+    return state
+
+
+def _step(folder: Path) -> int:
+    match = _COMPLETE.fullmatch(folder.name)
+    assert match is not None
+    return int(match[1])
+
+
+def _num_bytes(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        return sum(_num_bytes(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return sum(_num_bytes(item) for item in value)
+    return 8

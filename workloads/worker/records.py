@@ -1,0 +1,53 @@
+"""What a worker tells about itself, as plain data that crosses processes as JSON."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        phase: ``train``, ``validate``, ``finished`` or ``stopped``.
+        epoch: The epoch under way, from 1.
+        step: Optimizer steps done in it, of `steps_per_epoch`.
+        global_step: Optimizer steps done since the start, of `total_steps`.
+        eta_s: Expected seconds of training that are left, validation not counted.
+    """
+
+    phase: str
+    epoch: int
+    epochs: int
+    step: int
+    steps_per_epoch: int
+    global_step: int
+    total_steps: int
+    loss: float | None = None
+    images_per_s: float | None = None
+    eta_s: float | None = None
+    val_top1: float | None = None
+    best_top1: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training came to.
+
+    Attributes:
+        epochs: Completed epochs.
+        stopped: The training left early because it was asked to; it can be resumed.
+        weights_sha256: Digest of names, types, shapes and bytes of the final weights.
+        skipped_images: Bad images that were left out of the data.
+    """
+
+    epochs: int
+    global_step: int
+    stopped: bool
+    best_top1: float | None
+    best_epoch: int | None
+    val_top1: float | None
+    val_top5: float | None
+    val_loss: float | None
+    num_val_images: int
+    weights_sha256: str
+    skipped_images: int
