@@ -50,7 +50,8 @@ def judge(
     if kind == "user":
         return Close(stopped=False, reason=reason)
     if kind == "storage":
-        return Close(stopped=False, reason=f"{reason}; nothing is lost, then: gcpctl retry")
+        remedy = "" if "gcpctl retry" in reason else "; free space, then: gcpctl retry JOB"
+        return Close(stopped=False, reason=reason + remedy)
     if retries_used >= max_retries:
         return Close(stopped=False, reason=f"{reason} (after {retries_used} retries)")
     return Retry(delay_s=backoff_s(retries_used + 1), reason=reason)

@@ -21,6 +21,7 @@ from orchestrator.jobs.job import PREFIX, TAG_PHASE, Job, outcome_tag
 from orchestrator.jobs.logs import artifact_name
 from orchestrator.jobs.states import State
 from orchestrator.jobs.store import JobStore
+from workloads.worker.failures import classify
 from workloads.worker.paths import JobPaths
 
 _LOG_LIMIT_BYTES = 32 * 1024 * 1024
@@ -70,7 +71,9 @@ def run_attempt(profile: Profile, job: Job, attempt: int) -> Outcome:
         outcome = run_training(profile, job, attempt, paths, stop)
     except Exception as exc:
         traceback.print_exc()
-        outcome = Outcome.failed("infrastructure", f"{type(exc).__name__}: {exc}")
+        # Whatever else goes wrong in the driver itself, another attempt may get round it.
+        kind = "storage" if classify(exc) == "storage" else "infrastructure"
+        outcome = Outcome.failed(kind, f"{type(exc).__name__}: {exc}")
     uploading.join(timeout=10)
     delivered = tracker.finish()
     say(outcome.describe())

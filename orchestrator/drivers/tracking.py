@@ -5,6 +5,7 @@ committed. An outage of the server therefore stops nobody: the files are the tru
 server has taken them, and a point sent twice is stored once, because its time never changes.
 """
 
+import contextlib
 import os
 import sys
 import threading
@@ -44,6 +45,7 @@ class Tracker(threading.Thread):
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._acknowledged = paths.root / "metrics.sent"
+        self._sent = self._sent_before()
         self._progress = ""
         self._phase_said = False
         self._logs = LogTail(paths.root / "logs" / f"attempt-{attempt}")
@@ -54,7 +56,7 @@ class Tracker(threading.Thread):
         """Send until told to end; an unreachable server is tried again, ever more slowly."""
         next_send = 0.0
         while not self._ended.wait(_INTERVAL_S):
-            self._logs.copy_new_lines()
+            self._copy_logs()
             if time.monotonic() < next_send:
                 continue
             next_send = time.monotonic() + (0.0 if self._send_once() else self._slower())
@@ -66,13 +68,18 @@ class Tracker(threading.Thread):
         """
         self._ended.set()
         self.join(timeout=30)
-        self._logs.copy_new_lines()
+        self._copy_logs()
         deadline = time.monotonic() + _LAST_WORD_PATIENCE_S
         while not self._send_once():
             if time.monotonic() > deadline:
                 return False
             time.sleep(self._slower())
         return True
+
+    def _copy_logs(self) -> None:
+        # The log must not end the thread that carries the numbers.
+        with contextlib.suppress(OSError):
+            self._logs.copy_new_lines()
 
     def _slower(self) -> float:
         self._backoff_s = min(max(2 * self._backoff_s, 1.0), _MAX_BACKOFF_S)
@@ -92,6 +99,10 @@ class Tracker(threading.Thread):
                 sys.stdout.write(f"tracking: {exc.message}\n")
                 sys.stdout.flush()
                 return False
+            except (OSError, ValueError) as exc:  # a full disk, a file caught half written
+                sys.stdout.write(f"tracking: {exc}\n")
+                sys.stdout.flush()
+                return False
             self._backoff_s = 0.0
             return True
 
@@ -107,7 +118,7 @@ class Tracker(threading.Thread):
             os._exit(_FENCED_EXIT_STATUS)
 
     def _send_metrics(self) -> None:
-        offset = self._sent_offset()
+        offset = self._sent
         rows, new_offset = read_committed(self._paths.spool, offset)
         if new_offset == offset:
             return
@@ -118,11 +129,14 @@ class Tracker(threading.Thread):
         ]
         if points:
             self._store.log_metrics(self._job, points)
-        beside = self._acknowledged.with_suffix(".tmp")
-        beside.write_text(str(new_offset))
-        os.replace(beside, self._acknowledged)
+        self._sent = new_offset
+        # Only a hint for the next attempt: a disk too full for it costs nothing.
+        with contextlib.suppress(OSError):
+            beside = self._acknowledged.with_suffix(".tmp")
+            beside.write_text(str(new_offset))
+            os.replace(beside, self._acknowledged)
 
-    def _sent_offset(self) -> int:
+    def _sent_before(self) -> int:
         try:
             return int(self._acknowledged.read_text())
         except (FileNotFoundError, ValueError):

@@ -108,8 +108,9 @@ def output_to(path: Path) -> Iterator[None]:
         os.dup2(target, 2)
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # the disk of the log may be full
+                stream.flush()
         os.dup2(saved[0], 1)
         os.dup2(saved[1], 2)
         for descriptor in (target, *saved):

@@ -97,7 +97,8 @@ class JobStore:
             order_by=[f"tags.`{TAG_QUEUE_KEY}` ASC"],
             experiments=ids,
         )
-        return running + queued
+        # A job may move between the two requests: the later look counts, and counts once.
+        return list({job.run_id: job for job in running + queued}.values())
 
     def find(self, name: str) -> Job:
         """Return the job with this id, or the only one whose id starts or ends so.

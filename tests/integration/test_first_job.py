@@ -204,7 +204,7 @@ def test_two_clusters_tokens_mixed_up(live: Live, tmp_path, monkeypatch):
     assert "refused the token" in answer.stderr
 
 
-def test_sixteen_submits_at_once_make_one_job_of_one_name(live: Live):
+def test_eight_submits_at_once_make_one_job_of_one_name(live: Live):
     with ThreadPoolExecutor(4) as pool:
         answers = list(
             pool.map(

@@ -1,0 +1,49 @@
+"""The job store against recorded answers."""
+
+from orchestrator.jobs.states import State
+from orchestrator.jobs.store import JobStore
+
+
+def run(run_id: str, status: str) -> dict:
+    return {
+        "info": {
+            "run_id": run_id,
+            "experiment_id": "1",
+            "status": status,
+            "start_time": 1,
+            "artifact_uri": "mlflow-artifacts:/1/x/artifacts",
+        },
+        "data": {"tags": [{"key": "gcpctl.job_id", "value": "a"}]},
+    }
+
+
+class Client:
+    """Answers one request after another."""
+
+    def __init__(self, *answers: dict) -> None:
+        self.answers = list(answers)
+        self.requests: list[tuple[str, dict]] = []
+
+    def call(self, method, path, body=None, **more):
+        self.requests.append((path, body))
+        return self.answers.pop(0)
+
+
+def test_a_job_that_moves_between_two_requests_is_seen_once():
+    client = Client(
+        {"experiments": [{"experiment_id": "1", "name": "digits"}]},
+        {"runs": [run("r1", "RUNNING")]},
+        {"runs": [run("r1", "SCHEDULED")]},
+    )
+    (job,) = JobStore(client).active()  # type: ignore[arg-type]
+    assert job.state is State.SCHEDULED
+
+
+def test_names_cannot_reach_into_the_filter():
+    client = Client({"experiments": []}, {"runs": []}, {"runs": []})
+    try:
+        JobStore(client).find("x' OR tags.a = 'b`%")  # type: ignore[arg-type]
+    except Exception as exc:
+        assert "no job" in str(exc)
+    asked = client.requests[1][1]["filter"]
+    assert asked.startswith("tags.`gcpctl.job_id` LIKE '%x OR tags.a = b%' AND ")
