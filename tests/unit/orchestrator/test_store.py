@@ -1,5 +1,8 @@
 """The job store against recorded answers."""
 
+import pytest
+
+from orchestrator.jobs.errors import NotFoundError
 from orchestrator.jobs.states import State
 from orchestrator.jobs.store import JobStore
 
@@ -41,9 +44,7 @@ def test_a_job_that_moves_between_two_requests_is_seen_once():
 
 def test_names_cannot_reach_into_the_filter():
     client = Client({"experiments": []}, {"runs": []}, {"runs": []})
-    try:
+    with pytest.raises(NotFoundError, match="no job"):
         JobStore(client).find("x' OR tags.a = 'b`%")  # type: ignore[arg-type]
-    except Exception as exc:
-        assert "no job" in str(exc)
     asked = client.requests[1][1]["filter"]
     assert asked.startswith("tags.`gcpctl.job_id` LIKE '%x OR tags.a = b%' AND ")
