@@ -40,15 +40,22 @@ def read_token(path: Path) -> str:
     """Return the token in `path`.
 
     Raises:
-        ClusterError: The file is missing or empty, or others than its owner can read it.
+        ClusterError: The file is missing, empty or no text, or others than its owner can read
+            it.
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        token = path.read_text().strip()
+        token = path.read_bytes().strip().decode("ascii")
     except FileNotFoundError:
         raise ClusterError(
             f"The cluster's token is missing: {path}.",
             "Run `gcpctl cluster down` and `gcpctl cluster up`, or fix token_path in the profile.",
+            AUTHENTICATION,
+        ) from None
+    except UnicodeDecodeError:
+        raise ClusterError(
+            f"What is in {path} is not a token: it is not plain text.",
+            f"Run `gcpctl cluster down`, delete {path}, then run `gcpctl cluster up`.",
             AUTHENTICATION,
         ) from None
     except OSError as error:
@@ -66,7 +73,7 @@ def read_token(path: Path) -> str:
     if not token:
         raise ClusterError(
             f"The cluster's token at {path} is empty.",
-            "Run `gcpctl cluster down` and `gcpctl cluster up`.",
+            f"Run `gcpctl cluster down`, delete {path}, then run `gcpctl cluster up`.",
             AUTHENTICATION,
         )
     return token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 UNREACHABLE = 3
 AUTHENTICATION = 4
+NOT_FOUND = 5
 CONFLICT = 6
 
 
@@ -13,7 +14,8 @@ class ClusterError(Exception):
     Args:
         message: What happened, with the path, port or address it happened at.
         hint: What to do next; may be empty.
-        exit_code: 3 unreachable or not startable, 4 authentication, 6 conflict.
+        exit_code: 3 unreachable or not startable, 4 authentication, 5 no such
+            profile, 6 conflict.
     """
 
     def __init__(self, message: str, hint: str = "", exit_code: int = UNREACHABLE) -> None:

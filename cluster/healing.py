@@ -31,7 +31,7 @@ class Record:
         pid: Process id; 0 when it was never started.
         born: With `pid`, the process's identity.
         started_at: When this process was started.
-        well_at: When it was last seen healthy; 0 for not yet.
+        well_at: When it was seen healthy; 0 for not yet. The file may hold an old such moment.
         starts: Starts since the cluster's first `up`.
         failures: Starts in a row that did not lead to a stable service.
         note: Why it was last started, for people.
@@ -73,7 +73,13 @@ def save_record(layout: Layout, service: str, record: Record) -> None:
 
 
 def decide(
-    record: Record, *, alive: bool, healthy: bool | None, now: float, patience: Patience
+    record: Record,
+    *,
+    alive: bool,
+    healthy: bool | None,
+    unwell_s: float = 0.0,
+    now: float,
+    patience: Patience,
 ) -> tuple[Action, Record]:
     """Choose what to do about a service.
 
@@ -81,6 +87,8 @@ def decide(
         record: Its pid file.
         alive: Whether that very process runs.
         healthy: Whether it answers; None when not asked this time.
+        unwell_s: For how long this supervisor has seen it unwell. Not taken from the record:
+            clocks are set and laptops sleep, and nobody looked while there was no supervisor.
         now: Seconds since the epoch.
         patience: How long it may be alive and unwell.
 
@@ -88,15 +96,15 @@ def decide(
         The action, and the record with what was seen.
     """
     if not alive:
-        return (Action.START if now >= record.start_after else Action.NOTHING), record
+        waits = record.started_at <= now < record.start_after  # else the clock was set back
+        return (Action.NOTHING if waits else Action.START), record
     if healthy:
         stable = now - record.started_at >= STABLE_AFTER_S
         return Action.NOTHING, replace(
             record, well_at=now, failures=0 if stable else record.failures
         )
     limit_s = patience.later_s if record.well_at else patience.start_s
-    unwell_since = record.well_at or record.started_at
-    if healthy is False and now - unwell_since > limit_s:
+    if healthy is False and unwell_s > limit_s:
         return Action.REPLACE, record
     return Action.NOTHING, record
 

@@ -12,6 +12,8 @@ from cluster.credentials import create_token
 from cluster.errors import ClusterError
 from cluster.layout import Layout
 
+_BEFORE_THE_MARK = {"cluster", "profiles"}  # what a home may hold that was never brought up
+
 
 @contextmanager
 def explained(home: Path) -> Iterator[None]:
@@ -34,16 +36,39 @@ def explained(home: Path) -> Iterator[None]:
 
 
 def prepare_home(layout: Layout) -> None:
-    """Create the folders (0700) and the token; refuse a home that is not ours."""
+    """Create the home, its folders (0700) and the token; refuse a home that is not ours.
+
+    A folder that was there before keeps its mode: it may be `/tmp`. Only what is inside is made
+    private.
+    """
     with explained(layout.home):
+        try:
+            layout.home.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            if not layout.home.is_dir():
+                raise
+            _refuse_foreign(layout)
         for folder in layout.folders():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = layout.home.stat().st_uid
-        if owner != os.getuid():
-            raise ClusterError(
-                f"{layout.home} belongs to another user (uid {owner}).",
-                "Set GCPCTL_HOME to a folder of your own.",
-            )
-        for folder in layout.folders():
-            folder.chmod(0o700)
-        create_token(layout.token)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if not folder.is_symlink():  # a person put it elsewhere, and chose who sees it
+                folder.chmod(0o700)
+            if folder == layout.cluster:
+                create_token(layout.token)  # before the rest: it marks the folder as a home
+
+
+def _refuse_foreign(layout: Layout) -> None:
+    """Refuse an existing folder that is somebody else's, or in use for something else."""
+    owner = layout.home.stat().st_uid
+    if owner != os.getuid():
+        raise ClusterError(
+            f"{layout.home} belongs to another user (uid {owner}).",
+            "Set GCPCTL_HOME to a folder of your own.",
+        )
+    # In this order: a gcpctl at work in another terminal makes a mark before most folders.
+    others = sorted({path.name for path in layout.home.iterdir()} - _BEFORE_THE_MARK)
+    marks = [layout.token, layout.profile, layout.lock, layout.mlflow / "mlflow.db"]
+    if others and not any(map(os.path.lexists, marks)):
+        raise ClusterError(
+            f"{layout.home} holds other things ({others[0]}) and is no home of gcpctl.",
+            f"Set GCPCTL_HOME to a new or empty folder, such as {layout.home / 'gcpctl'}.",
+        )

@@ -68,15 +68,17 @@ class Layout:
         return self.cluster / f"{service}.pid.json"
 
     def folders(self) -> list[Path]:
-        return [self.home, self.cluster, self.logs, self.mlflow, self.storage]
+        """The folders inside the home that are ours alone."""
+        return [self.cluster, self.logs, self.mlflow, self.storage]
 
 
 def ray_temp_dir(home: Path, cluster_id: str, system_temp: Path | None = None) -> Path:
     """Choose Ray's folder: in the home, or a short one when sockets would not fit there.
 
-    Ray opens its folder to everybody (0777), so it always lies in one that is private.
+    Ray opens its folder to everybody (0777), so it always lies in one that is private. The home
+    need not be: it may be a folder that existed before.
     """
-    inside = home / "ray"
+    inside = home / "ray" / "t"  # one letter, because sockets leave no room
     if len(os.fsencode(inside)) + _RAY_SUFFIX <= _SOCKET_PATH_MAX:
         return inside
     if system_temp is None:
@@ -98,10 +100,22 @@ def save_json(path: Path, content: dict[str, Any]) -> None:
     os.replace(draft, path)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in `path`.
+
+    Raises:
+        OSError: It is missing or may not be read.
+        ValueError: It is torn, or no object.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return content
+
+
 def load_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in `path`; None when it is missing, torn or no object."""
+    """Return the object in `path`; None when it is missing, unreadable, torn or no object."""
     try:
-        content = json.loads(path.read_text())
+        return read_json(path)
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) else None

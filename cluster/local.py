@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cluster.capacity import planned_cpus
+from cluster.capacity import planned_cpus, planned_gpus
 from cluster.errors import CONFLICT, ClusterError
 from cluster.healing import Record, load_record
 from cluster.home import explained, prepare_home
@@ -24,10 +24,19 @@ from cluster.plan import ClusterPlan, cluster_id_of, load_plan, make_plan
 from cluster.ports import LOOPBACK, is_free
 from cluster.processes import end_marked, is_alive
 from cluster.profiles import EMBEDDED, Profile, gcpctl_home, parse_profile
-from cluster.services import SERVICES, build_environment, is_healthy
+from cluster.services import SERVICES, build_environment, fetch_resources, is_healthy
 from cluster.state import ClusterStatus, ServiceStatus, is_supervised, status
 
-__all__ = ["ClusterStatus", "DownReport", "ServiceStatus", "down", "planned_cpus", "status", "up"]
+__all__ = [
+    "ClusterStatus",
+    "DownReport",
+    "ServiceStatus",
+    "down",
+    "plan_resources",
+    "planned_cpus",
+    "status",
+    "up",
+]
 
 UP_DEADLINE_S = 120.0
 GIVE_UP_AFTER = 3  # starts in a row that failed while `up` looks on
@@ -63,7 +72,8 @@ def up(
 
     Args:
         home: State folder; `gcpctl_home()` when left out.
-        num_cpus: CPUs Ray may hand out; `planned_cpus()` for a new cluster.
+        num_cpus: CPUs Ray may hand out; what was chosen at an earlier `up`, else
+            `planned_cpus()`, when left out.
         ui_port: Port of the MLflow page; the system chooses when left out.
         say: Told what is being waited for.
         controller: Another controller's command, for tests of this package.
@@ -92,11 +102,12 @@ def up(
 def down(*, home: Path | None = None, say: Say = _silent) -> DownReport:
     """End every process of this home's cluster, and no other. Its state stays."""
     layout = Layout((home or gcpctl_home()).expanduser().absolute())
-    if not layout.cluster.is_dir():
-        return DownReport(0, [])
+    with explained(layout.home):
+        if not layout.cluster.is_dir():
+            return DownReport(0, [])
     with explained(layout.home), _alone(layout, say):
         cluster_id = cluster_id_of(layout.home)
-        running = [name for name in SERVICES if is_alive(load_record(layout, name).identity)]
+        running = _find_living(layout)
         count = end_marked(cluster_id, ["supervisor"], grace_s=2.0)  # first: it would heal
         if running:
             say(f"stopping {', '.join(reversed(running))}")
@@ -105,6 +116,19 @@ def down(*, home: Path | None = None, say: Say = _silent) -> DownReport:
             layout.record(name).unlink(missing_ok=True)
         layout.heartbeat.unlink(missing_ok=True)
     return DownReport(count, running)
+
+
+def plan_resources(home: Path | None = None) -> tuple[int, int]:
+    """Return the CPUs and GPUs jobs get: of the cluster that runs, else of one `up` would start.
+
+    Starts nothing and needs no home.
+    """
+    layout = Layout((home or gcpctl_home()).expanduser().absolute())
+    plan = load_plan(layout)
+    living = [] if plan is None else _find_living(layout)
+    if plan is not None and "ray" in living and (held := fetch_resources(layout, plan)):
+        return int(held.get("CPU", 0)), int(held.get("GPU", 0))
+    return _choose_cpus(plan, living), planned_gpus()
 
 
 @contextlib.contextmanager
@@ -150,8 +174,7 @@ def _settle(
     controller: Sequence[str] | None,
 ) -> ClusterPlan:
     """Decide what the cluster is before its supervisor starts, and write it down."""
-    living = [name for name in SERVICES if is_alive(load_record(layout, name).identity)]
-    if plan is not None and living:
+    if plan is not None and _find_living(layout):
         _refuse_contradiction(plan, num_cpus, ui_port)
         return plan
     if num_cpus is not None and num_cpus < 1:
@@ -162,7 +185,9 @@ def _settle(
             "Choose another --ui-port, or leave it out: the system then chooses.",
             CONFLICT,
         )
-    plan = make_plan(plan, layout.home, num_cpus=num_cpus or planned_cpus())
+    chosen = num_cpus is not None or (plan is not None and plan.cpus_chosen)
+    num_cpus = num_cpus or _choose_cpus(plan, [])
+    plan = make_plan(plan, layout.home, num_cpus=num_cpus, cpus_chosen=chosen)
     if controller is not None:
         plan = make_plan(plan, layout.home, controller=list(controller))
     if ui_port is not None:
@@ -170,6 +195,15 @@ def _settle(
         plan = make_plan(plan, layout.home, ports=ports, pinned=["mlflow"])
     plan.save(layout)
     return plan
+
+
+def _find_living(layout: Layout) -> list[str]:
+    return [name for name in SERVICES if is_alive(load_record(layout, name).identity)]
+
+
+def _choose_cpus(plan: ClusterPlan | None, living: Sequence[str]) -> int:
+    """Return the plan's number where it runs or a person chose it, else the machine's."""
+    return plan.num_cpus if plan and (living or plan.cpus_chosen) else planned_cpus()
 
 
 def _all_well(layout: Layout, plan: ClusterPlan) -> bool:

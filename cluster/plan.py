@@ -22,6 +22,8 @@ class ClusterPlan:
         ports: Port per name in `PORTS_OF`.
         pinned: Names of ports a person chose.
         controller: Command of the controller; empty for the real one.
+        cpus_chosen: Whether a person chose `num_cpus`; else the next start may follow the
+            machine.
     """
 
     cluster_id: str
@@ -29,6 +31,7 @@ class ClusterPlan:
     ports: dict[str, int]
     pinned: list[str] = field(default_factory=list)
     controller: list[str] = field(default_factory=list)
+    cpus_chosen: bool = False
 
     def ray_temp(self, layout: Layout) -> Path:
         return ray_temp_dir(layout.home, self.cluster_id)

@@ -81,8 +81,19 @@ def find_marked(cluster_id: str, services: Sequence[str] | None = None) -> list[
     return found
 
 
-def end_marked(cluster_id: str, services: Sequence[str] | None = None, grace_s: float = 3.0) -> int:
+def end_marked(
+    cluster_id: str,
+    services: Sequence[str] | None = None,
+    grace_s: float = 3.0,
+    at_once: Sequence[str] = (),
+) -> int:
     """End all marked processes: SIGTERM, a grace, then SIGKILL until none is left.
+
+    Args:
+        cluster_id: The id the home was given.
+        services: Only processes of these services; None means all.
+        grace_s: Time between SIGTERM and SIGKILL.
+        at_once: A process whose command contains one of these gets SIGKILL without SIGTERM.
 
     Returns:
         How many processes there were.
@@ -96,9 +107,18 @@ def end_marked(cluster_id: str, services: Sequence[str] | None = None, grace_s: 
         if not found:
             break
         seen.update(process.pid for process in found)
-        _send(found, signal_number)
+        doomed = [process for process in found if _mentions(process, at_once)]
+        _send(doomed, signal.SIGKILL)
+        _send([process for process in found if process not in doomed], signal_number)
         _wait_gone(found, patience_s)
     return len(seen)
+
+
+def _mentions(process: psutil.Process, texts: Sequence[str]) -> bool:
+    with contextlib.suppress(psutil.Error, OSError):
+        command = " ".join(process.cmdline()) if texts else ""
+        return any(text in command for text in texts)
+    return False
 
 
 def _send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster.credentials import read_token
-from cluster.errors import ClusterError
-from cluster.layout import Layout, load_json
+from cluster.errors import NOT_FOUND, ClusterError
+from cluster.layout import Layout, read_json
 
 __all__ = ["EMBEDDED", "ClusterError", "Profile", "gcpctl_home", "load_profile", "parse_profile"]
 
 EMBEDDED = "embedded"
+_SEE = "See docs/operations.md, Profiles."
 
 
 def gcpctl_home() -> Path:
@@ -62,26 +63,39 @@ def load_profile(name: str | None = None) -> Profile | None:
         None when the embedded cluster was never brought up.
 
     Raises:
-        ClusterError: No such profile, or its file is not a profile.
+        ClusterError: No such profile (5), or its file is damaged or may not be read (3).
     """
     home = gcpctl_home()
     name = name or os.environ.get("GCPCTL_PROFILE") or EMBEDDED
     if name == EMBEDDED:
-        content = load_json(Layout(home).profile)
+        content = _read(Layout(home).profile, "`gcpctl cluster up` rewrites it.")
         return None if content is None else parse_profile(EMBEDDED, content, Layout(home).cluster)
     folder = home / "profiles"
-    known = sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []
-    if name not in known:
+    path = folder / f"{name}.json"
+    content = _read(path, _SEE) if Path(name).name == name else None
+    if content is None:
+        known = sorted(path.stem for path in folder.glob("*.json"))
         listing = ", ".join([EMBEDDED, *known])
         raise ClusterError(
             f"There is no profile {name!r} in {folder}; there is: {listing}.",
-            f"Write {folder / (name + '.json')}, or unset GCPCTL_PROFILE.",
+            f"Write {path}, or unset GCPCTL_PROFILE.",
+            NOT_FOUND,
         )
-    path = folder / f"{name}.json"
-    content = load_json(path)
-    if content is None:
-        raise ClusterError(f"{path} is not a JSON object.", "See docs/operations.md, Profiles.")
     return parse_profile(name, content, folder)
+
+
+def _read(path: Path, remedy: str) -> dict[str, Any] | None:
+    """Return a profile file's content; None only when there is no such file."""
+    try:
+        return read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ClusterError(
+            f"Cannot read {path}: {error.strerror}.", f"Use the account it belongs to. {remedy}"
+        ) from error
+    except ValueError:
+        raise ClusterError(f"{path} is damaged: it holds no JSON object.", remedy) from None
 
 
 def parse_profile(name: str, content: dict[str, Any], folder: Path) -> Profile:
@@ -91,7 +105,7 @@ def parse_profile(name: str, content: dict[str, Any], folder: Path) -> Profile:
     if missing:
         raise ClusterError(
             f"The profile {name!r} in {folder} lacks {', '.join(missing)}.",
-            "See docs/operations.md, Profiles.",
+            "Run `gcpctl cluster down` and `gcpctl cluster up`." if name == EMBEDDED else _SEE,
         )
 
     def path_of(key: str) -> Path | None:

@@ -21,7 +21,7 @@ from cluster.errors import ClusterError
 
 _PR_SET_CHILD_SUBREAPER = 36
 _KEEP_SESSIONS = 5
-_DAEMONS = ("gcs_server", "raylet", "dashboard.py", "log_monitor.py")
+_DAEMONS = ("gcs_server", "raylet", "dashboard.py")
 
 
 def main(arguments: list[str]) -> int:

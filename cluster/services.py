@@ -135,18 +135,25 @@ def is_healthy(service: str, layout: Layout, plan: ClusterPlan) -> bool:
     """Tell whether the service does its work now (not only: exists)."""
     if service == "controller":
         try:
-            return time.time() - layout.heartbeat.stat().st_mtime < HEARTBEAT_MAX_AGE_S
+            # abs: after a clock was set back, a heartbeat of the future proves nothing
+            return abs(time.time() - layout.heartbeat.stat().st_mtime) < HEARTBEAT_MAX_AGE_S
         except OSError:
             return False
     if service == "mlflow":
         return fetch(f"http://{LOOPBACK}:{plan.ports['mlflow']}/health", None) is not None
+    return bool(fetch_resources(layout, plan))
+
+
+def fetch_resources(layout: Layout, plan: ClusterPlan) -> dict[str, float]:
+    """Return what Ray's living nodes hold together; empty when Ray does not answer."""
+    total: dict[str, float] = {}
     try:
-        token = read_token(layout.token)
-    except ClusterError:
-        return False
-    reply = fetch(f"http://{LOOPBACK}:{plan.ports['dashboard']}/api/v0/nodes", token, 5.0)
-    try:
-        nodes = json.loads(reply or "")["data"]["result"]["result"]
-        return any(node["state"] == "ALIVE" for node in nodes)
-    except (ValueError, KeyError, TypeError):
-        return False
+        url = f"http://{LOOPBACK}:{plan.ports['dashboard']}/api/v0/nodes"
+        nodes = json.loads(fetch(url, read_token(layout.token), 5.0) or "")
+        for node in nodes["data"]["result"]["result"]:
+            if node["state"] == "ALIVE":
+                for name, amount in {"nodes": 1, **node.get("resources_total", {})}.items():
+                    total[name] = total.get(name, 0.0) + float(amount)
+    except (ClusterError, ValueError, KeyError, TypeError):
+        return {}
+    return total

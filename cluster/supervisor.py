@@ -35,6 +35,9 @@ from cluster.services import (
 TICK_S = 0.5
 HEALTH_EVERY_S = 5.0
 LOG_LIMIT_BYTES = 10 * 2**20
+# Commands of what a dead Ray head leaves behind. A driver that gets SIGTERM believes that a user
+# stopped its job and reports so; killed, it says nothing, and the controller tries again.
+ORPHANS = ("orchestrator.drivers.main", "ray::")
 
 
 class Supervisor:
@@ -45,6 +48,7 @@ class Supervisor:
         plan: What the cluster is.
         check: Health of a service; replaced in tests.
         clock: Seconds since the epoch; replaced in tests.
+        stopwatch: Seconds that no setting of the clock changes; replaced in tests.
     """
 
     def __init__(
@@ -53,14 +57,17 @@ class Supervisor:
         plan: ClusterPlan,
         check: Callable[[str, Layout, ClusterPlan], bool] = is_healthy,
         clock: Callable[[], float] = time.time,
+        stopwatch: Callable[[], float] = time.monotonic,
     ) -> None:
         self.layout = layout
         self.plan = plan
         self._check = check
         self._clock = clock
+        self._stopwatch = stopwatch
         self._records = {name: load_record(layout, name) for name in SERVICES}
         self._saved = dict(self._records)
-        self._asked_at = dict.fromkeys(SERVICES, 0.0)
+        self._asked_at = dict.fromkeys(SERVICES, float("-inf"))
+        self._unwell_since: dict[str, float] = {}  # by the stopwatch; empty: all count as well
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def step(self) -> dict[str, Action]:
@@ -76,10 +83,12 @@ class Supervisor:
     def _look_after(self, name: str) -> Action:
         record, now = self._records[name], self._clock()
         alive = is_alive(record.identity)
+        healthy = self._ask(name, record) if alive else None
         action, seen = decide(
             record,
             alive=alive,
-            healthy=self._ask(name, record, now) if alive else None,
+            healthy=healthy,
+            unwell_s=self._measure_unwell(name, healthy),
             now=now,
             patience=PATIENCE[name],
         )
@@ -93,12 +102,22 @@ class Supervisor:
             self._saved[name] = self._records[name]
         return action
 
-    def _ask(self, name: str, record: Record, now: float) -> bool | None:
+    def _ask(self, name: str, record: Record) -> bool | None:
+        now = self._stopwatch()
         if record.well_at and now - self._asked_at[name] < HEALTH_EVERY_S:
             return None
         self._asked_at[name] = now
         self._trim_log(name)
         return self._check(name, self.layout, self.plan)
+
+    def _measure_unwell(self, name: str, healthy: bool | None) -> float:
+        """Return the seconds since the first of the failed checks in a row."""
+        if healthy:
+            self._unwell_since.pop(name, None)
+        if healthy is not False:
+            return 0.0
+        now = self._stopwatch()
+        return now - self._unwell_since.setdefault(name, now)
 
     def _is_worth_saving(self, name: str) -> bool:
         """Tell whether more changed than a repeated "well"."""
@@ -109,7 +128,9 @@ class Supervisor:
 
     def _start(self, name: str, record: Record, note: str) -> None:
         """Clear what a former process left, then start the service on its ports."""
-        end_marked(self.plan.cluster_id, [name], grace_s=1.0)
+        self._unwell_since.pop(name, None)
+        orphans = ORPHANS if name == "ray" else ()
+        end_marked(self.plan.cluster_id, [name], grace_s=1.0, at_once=orphans)
         ports = renew_ports(name, self.plan.ports, self.plan.pinned)
         if ports != self.plan.ports:
             self.plan = replace(self.plan, ports=ports)
@@ -153,6 +174,17 @@ class Supervisor:
             return
 
 
+def is_gone(path: Path) -> bool:
+    """Tell whether a file was removed; one that may not be looked at was not."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def say(text: str) -> None:
     """Write a line to the supervisor's log."""
     sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
@@ -180,7 +212,7 @@ def main(arguments: list[str]) -> int:
         save_record(layout, "supervisor", started(Record(), myself, time.time(), ""))
         supervisor = Supervisor(layout, plan)
         supervisor.forgive()
-        while layout.profile.exists():
+        while not is_gone(layout.profile):
             if forgiven:
                 forgiven.clear()
                 supervisor.forgive()

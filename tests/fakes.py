@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.jobs.errors import ConflictError, NotFoundError, UnreachableError
+from orchestrator.jobs.errors import ConflictError, UnreachableError
 from orchestrator.jobs.job import (
     TAG_JOB_ID,
     TAG_KIND,
@@ -67,7 +67,7 @@ class FakeStore:
             experiment_id="1",
             state=run["state"],
             tags=dict(run["tags"]),
-            metrics={},
+            metrics=dict(run.get("metrics", {})),
             start_ms=run["start_ms"],
             end_ms=run["end_ms"],
             artifact_uri=f"mlflow-artifacts:/1/{run_id}/artifacts",
@@ -96,13 +96,13 @@ class FakeStore:
         self._ask()
         return self._job(run_id)
 
-    def find(self, name: str) -> Job:
+    def find_exact(self, name: str) -> Job | None:
         """Return the job of that id."""
         self._ask()
         for run_id, run in self.runs.items():
             if run["tags"][TAG_JOB_ID] == name:
                 return self._job(run_id)
-        raise NotFoundError(name)
+        return None
 
     def set_tags(self, job: Job, tags: Mapping[str, str]) -> None:
         """Write tags."""
@@ -163,10 +163,11 @@ class FakeRay:
         self._ask()
         return self.jobs.get(submission_id)
 
-    def stop(self, submission_id: str) -> None:
+    def stop(self, submission_id: str) -> bool:
         """Note the wish."""
         self._ask()
         self.stops.append(submission_id)
+        return True
 
     def nodes(self) -> list[Node]:
         """Return one node."""

@@ -17,21 +17,21 @@ def run_and_exit(command: click.Command, argv: list[str]) -> NoReturn:
     try:
         code = command.main(args=argv, prog_name="gcpctl", standalone_mode=False)
         sys.stdout.flush()
-        _leave(code if isinstance(code, int) else 0)
+        sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as exc:
-        _leave(exc.exit_code)
+        sys.exit(exc.exit_code)
     except click.ClickException as exc:
         exc.show()
-        _leave(EXIT_USAGE)
+        sys.exit(EXIT_USAGE)
     except (KeyboardInterrupt, click.Abort):
         click.echo("\ninterrupted", err=True)
-        _leave(EXIT_INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader (`head`, `less`) has gone; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _leave(0)
+        sys.exit(0)
     except Exception as exc:
-        _leave(_explain(exc, debug="--debug" in argv or bool(os.environ.get("GCPCTL_DEBUG"))))
+        sys.exit(_explain(exc, debug="--debug" in argv or bool(os.environ.get("GCPCTL_DEBUG"))))
 
 
 def _explain(exc: Exception, *, debug: bool) -> int:
@@ -62,7 +62,3 @@ def _say(message: str, hint: str) -> None:
         click.echo(click.style("Error: ", fg="red", bold=True) + message, err=True)
         if hint:
             click.echo(f"  {hint}", err=True)
-
-
-def _leave(code: int) -> NoReturn:
-    sys.exit(code)

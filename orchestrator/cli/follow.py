@@ -1,5 +1,6 @@
 """Show a job's progress until it ends: a bar on a terminal, plain lines in a pipe."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from orchestrator.jobs.errors import (
     UnreachableError,
 )
 from orchestrator.jobs.job import Job
+from orchestrator.jobs.recipes import recipe_files
 from orchestrator.jobs.states import State
 
 _POLL_S = 0.5
@@ -68,10 +70,12 @@ class _News:
         if phase and phase != self._phase:
             self._phase = phase
             self._say(phase)
-        epoch = int(job.metrics.get("progress/epoch", 0))
+        epoch = job.epoch
         if epoch > self._epoch:
-            self._tell_epochs(job, epoch)
-            self._epoch = epoch
+            # A server that has just gone away is met again, and waited for, by the next look.
+            with contextlib.suppress(UnreachableError):
+                self._tell_epochs(job, epoch)
+                self._epoch = epoch
 
     def _tell_epochs(self, job: Job, newest: int) -> None:
         history = {
@@ -174,11 +178,14 @@ def _closing_words(session: Session, job: Job) -> None:
 def _next_commands(job: Job) -> list[tuple[str, str]]:
     if job.state is State.FINISHED:
         recipe = job.raw_spec["recipe"]
-        other = recipe.replace("isqrt", "gap") if "isqrt" in recipe else recipe
-        words = "the same network with average pooling" if other != recipe else "once more"
+        baseline = recipe.replace("isqrt", "gap")
+        second = (f"gcpctl logs {job.job_id}", "what it said")
+        if baseline != recipe and baseline in recipe_files():
+            again = f"gcpctl submit train {baseline} --follow"
+            second = (again, "the same network with average pooling")
         return [
             ("gcpctl ui", "log in to MLflow and see the curves"),
-            (f"gcpctl submit train {other} --follow", words),
+            second,
             (f"gcpctl status {job.job_id}", "all about this job"),
         ]
     return [

@@ -1,7 +1,6 @@
 """The cluster that a command talks to."""
 
 import contextlib
-import os
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,7 +31,6 @@ class Session:
         if self.profile.nudge_path is not None:
             with contextlib.suppress(OSError):
                 self.profile.nudge_path.touch()
-                os.utime(self.profile.nudge_path)
 
 
 def connect() -> Session:

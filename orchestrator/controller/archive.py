@@ -1,15 +1,18 @@
 """Keep the log of an attempt with its job, whoever wrote it and whatever became of the head."""
 
+import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.jobs.errors import ApiError, NotFoundError
+from orchestrator.jobs.errors import GcpctlError
 from orchestrator.jobs.ids import submission_id
 from orchestrator.jobs.job import Job
 from orchestrator.jobs.logs import artifact_name
 from orchestrator.jobs.ray_jobs import RayJobs
 from orchestrator.jobs.store import JobStore
 
+_log = logging.getLogger("gcpctl.controller")
 _LIMIT_BYTES = 32 * 1024 * 1024
 
 
@@ -25,21 +28,24 @@ def log_archiver(store: JobStore, ray: RayJobs, ray_log_root: Path | None) -> Ca
 
     def archive(job: Job) -> None:
         name = artifact_name(job.attempt)
-        if name in store.list_artifacts(job, "logs"):
-            return
-        attempt_id = submission_id(job.job_id, job.attempt)
         try:
-            content = ray.logs(attempt_id).encode()
-        except (NotFoundError, ApiError):
-            content = _from_disk(ray_log_root, attempt_id)
-        if content:
-            store.put_artifact(job, name, content[-_LIMIT_BYTES:])
+            if name in store.list_artifacts(job, "logs"):
+                return
+            content = _fetch(ray, ray_log_root, submission_id(job.job_id, job.attempt))
+            if content:
+                store.put_artifact(job, name, content[-_LIMIT_BYTES:])
+        except (GcpctlError, OSError) as exc:
+            # A log that cannot be kept must not keep a job from ending.
+            _log.warning("the log of %s, attempt %d: %s", job.job_id, job.attempt, exc)
 
     return archive
 
 
-def _from_disk(root: Path | None, attempt_id: str) -> bytes:
-    if root is None:
-        return b""
-    found = sorted(root.glob(f"session_*/logs/job-driver-{attempt_id}.log"))
-    return found[-1].read_bytes() if found else b""
+def _fetch(ray: RayJobs, root: Path | None, attempt_id: str) -> bytes:
+    """Return a log from this machine's disk if it is there, else through Ray."""
+    found = sorted(root.glob(f"session_*/logs/job-driver-{attempt_id}.log")) if root else []
+    if not found:
+        return ray.logs(attempt_id).encode()
+    with found[-1].open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LIMIT_BYTES))
+        return file.read()

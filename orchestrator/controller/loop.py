@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from cluster.profiles import Profile, load_profile
+from cluster.profiles import ClusterError, Profile, load_profile
 from orchestrator.controller.archive import log_archiver
 from orchestrator.controller.reconcile import step
 from orchestrator.jobs.errors import GcpctlError, UnreachableError
@@ -90,10 +90,10 @@ def run(home: Path | None) -> None:
         try:
             current = load_profile()
             if current is not None and current != profile:
-                profile = current
-                store, ray = JobStore.of(profile), RayJobs.of(profile)
-                archive = log_archiver(store, ray, profile.ray_log_root)
-                nudge = Nudge(profile.nudge_path)
+                store, ray = JobStore.of(current), RayJobs.of(current)
+                archive = log_archiver(store, ray, current.ray_log_root)
+                nudge = Nudge(current.nudge_path)
+                profile = current  # last: all of it is there, or none
                 _log.info("reconciling %s and %s", profile.mlflow_url, profile.ray_url)
             if profile is not None:
                 report = step(store, ray, archive, now_ms())
@@ -102,10 +102,9 @@ def run(home: Path | None) -> None:
                     _log.info("%s", event)
         except UnreachableError as exc:
             _log.warning("%s; nothing is concluded from that", exc.message)
-        except GcpctlError as exc:
+        except (GcpctlError, ClusterError) as exc:
             _log.error("%s", exc.message)
         except Exception:
-            # A step that fails on one job must not end the loop that looks after all others.
             _log.exception("a step failed; the next one starts afresh")
         nudge.wait(_BUSY_INTERVAL_S if busy else _IDLE_INTERVAL_S)
 

@@ -9,23 +9,26 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.controller.policy import Candidate, Capacity, Refuse, Start, Wait, admit
 from orchestrator.controller.retry import Close, Retry, judge
-from orchestrator.jobs.errors import ApiError, NotFoundError
+from orchestrator.jobs.errors import ApiError, UnreachableError
 from orchestrator.jobs.ids import submission_id
 from orchestrator.jobs.job import (
     TAG_ATTEMPT,
     TAG_LAUNCHED,
+    TAG_LAUNCHING,
     TAG_NOT_BEFORE,
     TAG_PHASE,
     TAG_PROGRESS,
     TAG_QUEUE_KEY,
     TAG_REASON,
+    TAG_RETRIES,
     TAG_STOP,
+    TAG_STOP_SENT,
     Job,
     verdict_tag,
 )
@@ -48,8 +51,8 @@ class RayJobsApi(Protocol):
     def get(self, submission_id: str) -> RayJob | None:
         """Return an attempt, or None if unknown."""
 
-    def stop(self, submission_id: str) -> None:
-        """Ask an attempt to end."""
+    def stop(self, submission_id: str) -> bool:
+        """Ask an attempt to end; return whether it was told."""
 
     def nodes(self) -> list[Node]:
         """Return the living machines."""
@@ -70,33 +73,52 @@ ArchiveLogs = Callable[[Job], None]
 def step(store: JobStore, ray: RayJobsApi, archive: ArchiveLogs, now_ms: int) -> StepReport:
     """Move every active job once, and tell what was done.
 
+    What goes wrong with one job is told and leaves the others to be moved.
+
     Raises:
         UnreachableError: A store does not answer. Nothing is concluded from that.
     """
     jobs = store.active()
     events, set_aside = _close_duplicates(store, jobs)
-    for job in jobs:
-        if job.run_id not in set_aside and (event := _mend(store, job, now_ms)):
-            events.append(f"{job.job_id}: {event}")
-            set_aside.add(job.run_id)
-    jobs = [job for job in jobs if job.run_id not in set_aside]
     holding: list[Resources] = []
+    queued: list[Job] = []
     for job in jobs:
-        if job.state is State.RUNNING and job.attempt > 0:
-            event, still_running = _watch(store, ray, archive, job, now_ms)
-            events += [f"{job.job_id}: {event}"] if event else []
-            if still_running:
+        if job.run_id in set_aside:
+            continue
+        try:
+            event, holds = _look_after(store, ray, archive, job, now_ms)
+            if not event and job.state is State.SCHEDULED:
+                queued.append(job)
+            if holds:
                 holding.append(job.spec.resources)
-    queued = [job for job in jobs if job.state is State.SCHEDULED]
+        except UnreachableError:
+            raise
+        except Exception as exc:
+            event = f"left as it is, {type(exc).__name__}: {exc}"
+        events += [f"{job.job_id}: {event}"] if event else []
     events += _start_queued(store, ray, queued, holding, now_ms)
     return StepReport(tuple(events), active=len(jobs))
+
+
+def _look_after(
+    store: JobStore, ray: RayJobsApi, archive: ArchiveLogs, job: Job, now_ms: int
+) -> tuple[str, bool]:
+    """Do what one job needs by itself; return what was done and whether it holds resources."""
+    if event := _mend(store, job, now_ms):
+        return event, False
+    if job.state is State.RUNNING and job.attempt > 0:
+        return _watch(store, ray, archive, job, now_ms)
+    if job.state is State.SCHEDULED and job.stop_requested:
+        store.move(job, State.KILLED, phase="stopped", reason="stopped while queued")
+        return "stopped while queued", False
+    return "", False
 
 
 def _mend(store: JobStore, job: Job, now_ms: int) -> str:
     """Put right what a killed `submit` or another release left; return what was done."""
     try:
         _ = job.spec
-    except ValueError as exc:
+    except (ValueError, KeyError) as exc:
         reason = f"this release cannot read the job: {_first_line(str(exc))}"
         store.move(job, State.FAILED, phase="failed", reason=reason)
         return reason
@@ -112,7 +134,7 @@ def _close_duplicates(store: JobStore, jobs: Sequence[Job]) -> tuple[list[str], 
     first: dict[str, Job] = {}
     events: list[str] = []
     closed: set[str] = set()
-    for job in sorted(jobs, key=lambda job: (-job.attempt, job.start_ms, job.run_id)):
+    for job in sorted(jobs, key=lambda job: (not job.attempt, job.start_ms, job.run_id)):
         if first.setdefault(job.job_id, job) is job:
             continue
         reason = f"a job named {job.job_id} was submitted before"
@@ -128,13 +150,19 @@ def _watch(
     """Look after a RUNNING job; return what was done and whether it still holds resources."""
     attempt_id = submission_id(job.job_id, job.attempt)
     attempt = ray.get(attempt_id)
-    if attempt is None and job.phase == "launching":
-        _submit(ray, job, job.attempt)  # the launch was cut off before or after Ray heard of it
+    if attempt is None and job.is_launching:
+        # The launch was cut off, before or after Ray heard of it.
+        if job.stop_requested:
+            return _conclude(store, job, "", now_ms), False
+        with contextlib.suppress(ApiError):  # the head is still starting: the next step tries
+            _submit(ray, job, job.attempt)
         return "launched again", True
+    if attempt is not None and job.is_launching:
+        store.set_tags(job, {TAG_LAUNCHING: ""})
     if attempt is not None and not attempt.is_over:
         return _stop_if_wanted(store, ray, job, attempt_id, now_ms), True
     fresh = store.get(job.run_id)  # the driver's last word may be newer than our list
-    if fresh.state is not State.RUNNING:
+    if fresh.state is not State.RUNNING or fresh.attempt != job.attempt:
         return "", False
     archive(fresh)
     message = attempt.message if attempt else "the attempt was lost with the Ray head"
@@ -146,13 +174,15 @@ def _stop_if_wanted(
 ) -> str:
     limit = job.raw_spec.get("time_limit_s")
     overdue = limit is not None and now_ms - job.first_launch_ms > limit * 1000
+    sent = job.tags.get(TAG_STOP_SENT) == str(job.attempt)
     if overdue and not job.stop_requested:
         store.set_tags(job, {TAG_STOP: f"{_TIME_LIMIT} of {limit} s reached"})
-    elif not job.stop_requested or job.phase == "stopping":
+    elif not job.stop_requested or sent:
         return ""
     # The signal goes first: if we die after it, it is sent again, which changes nothing.
-    ray.stop(attempt_id)
-    store.set_tags(job, {TAG_PHASE: "stopping"})
+    if not ray.stop(attempt_id):
+        return ""  # not yet running: the next step asks again
+    store.set_tags(job, {TAG_STOP_SENT: str(job.attempt), TAG_PHASE: "stopping"})
     return "asked to stop"
 
 
@@ -162,14 +192,19 @@ def _conclude(store: JobStore, job: Job, ray_message: str, now_ms: int) -> str:
     verdict = judge(
         outcome,
         _first_line(ray_message),
-        retries_used=job.attempt - 1 - job.retries_from,
+        retries_used=job.retries_used,
         max_retries=job.spec.max_retries,
         stop=job.stop_requested,
     )
-    kind = outcome.get("class", "infrastructure")
-    record = {verdict_tag(job.attempt): json.dumps({"class": kind, "reason": verdict.reason})}
+    kind = outcome.get("class", "" if outcome.get("outcome") == "stopped" else "infrastructure")
+    record = {"class": kind, "reason": verdict.reason}
+    tags = {verdict_tag(job.attempt): json.dumps(record, ensure_ascii=False), TAG_LAUNCHING: ""}
     if isinstance(verdict, Retry):
-        tags = record | {TAG_NOT_BEFORE: str(now_ms + verdict.delay_s * 1000)}
+        retries = {"used": job.retries_used + 1, "epoch": job.epoch}
+        tags |= {
+            TAG_NOT_BEFORE: str(now_ms + verdict.delay_s * 1000),
+            TAG_RETRIES: json.dumps(retries),
+        }
         reason = f"attempt {job.attempt} failed: {verdict.reason}"
         store.move(job, State.SCHEDULED, phase="retrying", reason=reason, tags=tags)
         return f"{reason}; queued again"
@@ -178,7 +213,7 @@ def _conclude(store: JobStore, job: Job, ray_message: str, now_ms: int) -> str:
     asked = job.tags.get(TAG_STOP, "")
     reason = asked if verdict.stopped and asked.startswith(_TIME_LIMIT) else verdict.reason
     phase = "stopped" if verdict.stopped else "failed"
-    store.move(job, state, phase=phase, reason=reason, tags=record)
+    store.move(job, state, phase=phase, reason=reason, tags=tags)
     return f"{state}: {reason}"
 
 
@@ -189,20 +224,14 @@ def _start_queued(
     holding: Sequence[Resources],
     now_ms: int,
 ) -> list[str]:
+    if not queued:
+        return []
     events = []
-    waiting = []
-    for job in queued:
-        if job.stop_requested:
-            store.move(job, State.KILLED, phase="stopped", reason="stopped while queued")
-            events.append(f"{job.job_id}: stopped while queued")
-        else:
-            waiting.append(job)
-    if not waiting:
-        return events
     nodes = ray.nodes()
     total = Capacity(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
-    candidates = [_candidate(store, job) for job in waiting]
-    by_id = {job.job_id: job for job in waiting}
+    states = _states_waited_for(store, queued)
+    candidates = [_candidate(job, states) for job in queued]
+    by_id = {job.job_id: job for job in queued}
     for decision in admit(candidates, holding, total, now_ms):
         job = by_id[decision.job_id]
         match decision:
@@ -217,19 +246,20 @@ def _start_queued(
     return events
 
 
-def _candidate(store: JobStore, job: Job) -> Candidate:
-    after: dict[str, State | None] = {}
-    for name in job.spec.after:
-        try:
-            after[name] = store.find(name).state
-        except NotFoundError:
-            after[name] = None
+def _states_waited_for(store: JobStore, queued: Sequence[Job]) -> dict[str, State | None]:
+    """Return the states of all jobs that others wait for; None for one that does not exist."""
+    names = {name for job in queued for name in job.spec.after}
+    found = {name: store.find_exact(name) for name in sorted(names)}
+    return {name: job.state if job else None for name, job in found.items()}
+
+
+def _candidate(job: Job, states: Mapping[str, State | None]) -> Candidate:
     return Candidate(
         job_id=job.job_id,
         queue_key=job.tags.get(TAG_QUEUE_KEY, ""),
         resources=job.spec.resources,
         not_before_ms=job.not_before_ms,
-        after=after,
+        after={name: states[name] for name in job.spec.after},
     )
 
 
@@ -241,13 +271,14 @@ def _worth_saying(job: Job, reason: str) -> bool:
 
 
 def _launch(store: JobStore, ray: RayJobsApi, job: Job, now_ms: int) -> int:
-    # "launching" while still queued: we were cut off between recording the attempt and moving
-    # the job, and nothing was launched yet.
-    attempt = job.attempt if job.phase == "launching" else job.attempt + 1
-    tags = {TAG_ATTEMPT: str(attempt), TAG_PROGRESS: "{}"}
+    # Launching while still queued: we were cut off between recording the attempt and moving the
+    # job, and nothing was launched yet.
+    attempt = job.attempt if job.is_launching else job.attempt + 1
+    tags = {TAG_ATTEMPT: str(attempt), TAG_LAUNCHING: str(attempt), TAG_PROGRESS: "{}"}
     if not job.first_launch_ms:
         tags[TAG_LAUNCHED] = str(now_ms)
-    reason = f"attempt {attempt}, after: {job.reason}" if attempt > 1 else ""
+    retried = attempt > 1 and job.reason.startswith("attempt")
+    reason = f"attempt {attempt}, after: {job.reason}" if retried else ""
     store.move(job, State.RUNNING, phase="launching", reason=reason, tags=tags)
     # "No available agent" and the like while the head starts: the job stays in "launching", and
     # the next step submits the same attempt again.

@@ -39,19 +39,25 @@ def judge(
     Args:
         outcome: What the driver wrote about its end; empty if it was killed.
         ray_message: What Ray says about its end.
-        retries_used: Retries made so far.
+        retries_used: Retries made since the job last got ahead.
         max_retries: Retries allowed.
         stop: Whether a stop was asked for.
     """
     kind = outcome.get("class", "infrastructure")
     reason = outcome.get("reason") or ray_message or "the driver is gone"
-    if outcome.get("outcome") == "stopped" or (stop and kind == "infrastructure"):
+    stopped = outcome.get("outcome") == "stopped"
+    if stop and (stopped or kind == "infrastructure"):
         return Close(stopped=True, reason=outcome.get("reason") or "stopped on request")
+    if stopped:
+        # A signal that nobody here sent: a machine going down, or its operator.
+        reason = "the system ended the driver; " + reason
     if kind == "user":
         return Close(stopped=False, reason=reason)
     if kind == "storage":
         remedy = "" if "gcpctl retry" in reason else "; free space, then: gcpctl retry JOB"
         return Close(stopped=False, reason=reason + remedy)
     if retries_used >= max_retries:
-        return Close(stopped=False, reason=f"{reason} (after {retries_used} retries)")
+        return Close(
+            stopped=False, reason=f"{reason} (after {retries_used} retries without progress)"
+        )
     return Retry(delay_s=backoff_s(retries_used + 1), reason=reason)

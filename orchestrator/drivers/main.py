@@ -16,7 +16,7 @@ from types import FrameType
 from cluster.profiles import Profile, load_profile
 from orchestrator.drivers.environment import describe_environment
 from orchestrator.drivers.outcome import Outcome, say
-from orchestrator.drivers.tracking import Tracker
+from orchestrator.drivers.tracking import Tracker, patiently
 from orchestrator.jobs.job import PREFIX, TAG_PHASE, Job, outcome_tag
 from orchestrator.jobs.logs import artifact_name
 from orchestrator.jobs.states import State
@@ -61,7 +61,7 @@ def run_attempt(profile: Profile, job: Job, attempt: int) -> Outcome:
     store = JobStore.of(profile)
     tracker = Tracker(JobStore.of(profile), job, attempt, paths)
     tracker.start()
-    store.set_tags(job, {TAG_PHASE: "resuming" if attempt > 1 else "starting"})
+    patiently(lambda: store.set_tags(job, {TAG_PHASE: "resuming" if attempt > 1 else "starting"}))
     uploading = threading.Thread(target=_store_environment, args=(profile, job), daemon=True)
     uploading.start()
     try:
@@ -77,9 +77,9 @@ def run_attempt(profile: Profile, job: Job, attempt: int) -> Outcome:
     uploading.join(timeout=10)
     delivered = tracker.finish()
     say(outcome.describe())
-    if not delivered:
-        return Outcome.failed("infrastructure", "the tracking server was away for too long")
-    _close(store, job, attempt, outcome)
+    if not delivered and outcome.kind == "finished":
+        outcome = Outcome.failed("infrastructure", "the tracking server did not take the metrics")
+    patiently(lambda: _close(store, job, attempt, outcome))
     return outcome
 
 
@@ -130,7 +130,7 @@ def main() -> int:
     if profile is None:
         say("no cluster profile on this node; set GCPCTL_HOME or GCPCTL_PROFILE for Ray")
         return 3
-    job = JobStore.of(profile).get(run_id)
+    job = patiently(lambda: JobStore.of(profile).get(run_id))
     if job.attempt != attempt or job.state is not State.RUNNING:
         say(f"attempt {attempt} of {job.job_id} is not wanted any more ({job.state})")
         return 0

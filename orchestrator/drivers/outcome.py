@@ -1,10 +1,14 @@
 """How an attempt ended, as its driver saw it."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+_REASON_LIMIT = 1500
+"""Characters; a tag of MLflow takes 8000, and JSON may double some."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,13 @@ class Outcome:
     @classmethod
     def failed(cls, failure_class: str, reason: str) -> "Outcome":
         """Return the outcome of a failure of the given class."""
-        return cls(kind="failed", failure_class=failure_class, reason=reason[:2000])
+        return cls(kind="failed", failure_class=failure_class, reason=reason[:_REASON_LIMIT])
 
     def to_json(self) -> str:
         """Return the text of the outcome tag."""
         fields = {"outcome": self.kind, "reason": self.reason}
-        return json.dumps(fields | ({"class": self.failure_class} if self.failure_class else {}))
+        fields |= {"class": self.failure_class} if self.failure_class else {}
+        return json.dumps(fields, ensure_ascii=False)
 
     def describe(self) -> str:
         """Return a line for the log."""
@@ -41,6 +46,7 @@ class Outcome:
 
 
 def say(text: str) -> None:
-    """Write a line to the job's log."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Write a line to the job's log. A disk too full for it must not end anything."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()

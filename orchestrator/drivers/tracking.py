@@ -10,8 +10,11 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+from orchestrator.drivers.outcome import say
 from orchestrator.jobs.errors import GcpctlError, UnreachableError
 from orchestrator.jobs.job import TAG_PHASE, TAG_PROGRESS, Job
 from orchestrator.jobs.logs import mark
@@ -19,11 +22,46 @@ from orchestrator.jobs.store import JobStore, MetricPoint
 from workloads.worker.paths import JobPaths
 from workloads.worker.spool import read_committed
 
+_T = TypeVar("_T")
+
 _INTERVAL_S = 0.5
 _FENCE_INTERVAL_S = 10.0
-_LAST_WORD_PATIENCE_S = 3600.0
+_PATIENCE_S = 3600.0
 _FENCED_EXIT_STATUS = 75
 _MAX_BACKOFF_S = 15.0
+
+
+class Backoff:
+    """Pauses that grow from one second to a quarter of a minute."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def next_s(self) -> float:
+        """Return the next pause, in seconds."""
+        self._seconds = min(max(2 * self._seconds, 1.0), _MAX_BACKOFF_S)
+        return self._seconds
+
+    def reset(self) -> None:
+        """Begin with short pauses again."""
+        self._seconds = 0.0
+
+
+def patiently(act: Callable[[], _T], *, seconds: float = _PATIENCE_S) -> _T:
+    """Do what needs the server, and wait for it while it is away.
+
+    Raises:
+        UnreachableError: It was away for longer than `seconds`.
+    """
+    deadline, backoff = time.monotonic() + seconds, Backoff()
+    while True:
+        try:
+            return act()
+        except UnreachableError as exc:
+            if time.monotonic() > deadline:
+                raise
+            say(f"tracking: {exc.message}; waiting for it")
+            time.sleep(backoff.next_s())
 
 
 class Tracker(threading.Thread):
@@ -50,61 +88,57 @@ class Tracker(threading.Thread):
         self._phase_said = False
         self._logs = LogTail(paths.root / "logs" / f"attempt-{attempt}")
         self._next_fence_check = 0.0
-        self._backoff_s = 0.0
+        self._backoff = Backoff()
 
     def run(self) -> None:
         """Send until told to end; an unreachable server is tried again, ever more slowly."""
         next_send = 0.0
         while not self._ended.wait(_INTERVAL_S):
             self._copy_logs()
-            if time.monotonic() < next_send:
-                continue
-            next_send = time.monotonic() + (0.0 if self._send_once() else self._slower())
+            if time.monotonic() >= next_send:
+                next_send = time.monotonic() + (
+                    0.0 if self._send_once() else self._backoff.next_s()
+                )
 
     def finish(self) -> bool:
         """Send all that is left; return whether the server took it.
 
-        Waits for a server that is away, for the job's numbers are all that is left of it.
+        Waits for a server that is away, for the job's numbers are all that is left of it; not
+        for one that answers and will never take them (the run was deleted, the token changed).
         """
         self._ended.set()
         self.join(timeout=30)
         self._copy_logs()
-        deadline = time.monotonic() + _LAST_WORD_PATIENCE_S
-        while not self._send_once():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(self._slower())
+        try:
+            patiently(self._send)
+        except GcpctlError as exc:
+            say(f"tracking: {exc.message}")
+            return False
         return True
+
+    def _send_once(self) -> bool:
+        """Send what there is; say what went wrong, and go on whatever it was."""
+        try:
+            self._send()
+        except UnreachableError as exc:
+            say(f"tracking: {exc.message}; training goes on")
+            return False
+        except Exception as exc:
+            say(f"tracking: {type(exc).__name__}: {exc}")
+            return False
+        self._backoff.reset()
+        return True
+
+    def _send(self) -> None:
+        with self._lock:
+            self._check_fence()
+            self._send_metrics()
+            self._send_progress()
 
     def _copy_logs(self) -> None:
         # The log must not end the thread that carries the numbers.
         with contextlib.suppress(OSError):
             self._logs.copy_new_lines()
-
-    def _slower(self) -> float:
-        self._backoff_s = min(max(2 * self._backoff_s, 1.0), _MAX_BACKOFF_S)
-        return self._backoff_s
-
-    def _send_once(self) -> bool:
-        with self._lock:
-            try:
-                self._check_fence()
-                self._send_metrics()
-                self._send_progress()
-            except UnreachableError as exc:
-                sys.stdout.write(f"tracking: {exc.message}; training goes on\n")
-                sys.stdout.flush()
-                return False
-            except GcpctlError as exc:
-                sys.stdout.write(f"tracking: {exc.message}\n")
-                sys.stdout.flush()
-                return False
-            except (OSError, ValueError) as exc:  # a full disk, a file caught half written
-                sys.stdout.write(f"tracking: {exc}\n")
-                sys.stdout.flush()
-                return False
-            self._backoff_s = 0.0
-            return True
 
     def _check_fence(self) -> None:
         """End the process when a newer attempt exists: two must never write at once."""
@@ -113,8 +147,7 @@ class Tracker(threading.Thread):
         newest = self._store.get(self._job.run_id).attempt
         self._next_fence_check = time.monotonic() + _FENCE_INTERVAL_S
         if newest > self._attempt:
-            sys.stdout.write(f"attempt {newest} has taken over; attempt {self._attempt} ends\n")
-            sys.stdout.flush()
+            say(f"attempt {newest} has taken over; attempt {self._attempt} ends")
             os._exit(_FENCED_EXIT_STATUS)
 
     def _send_metrics(self) -> None:

@@ -115,7 +115,7 @@ class HttpClient:
         return response.status, response.read()
 
     def _error(self, status: int, method: str, path: str, text: str) -> Exception:
-        if status in (401, 403):
+        if status == 401:
             return AuthError(
                 f"{self.what} at {self.url} refused the token",
                 "the token belongs to another cluster, or the cluster was made anew; "

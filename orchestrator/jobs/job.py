@@ -19,13 +19,18 @@ TAG_SPEC = PREFIX + "spec"
 TAG_QUEUE_KEY = PREFIX + "queue_key"
 TAG_PRIORITY = PREFIX + "priority"
 TAG_STOP = PREFIX + "stop_requested"
-TAG_RETRIES_FROM = PREFIX + "retries_counted_from"
 # Observed state, written by the controller.
 TAG_ATTEMPT = PREFIX + "attempt"
 TAG_PHASE = PREFIX + "phase"
 TAG_REASON = PREFIX + "reason"
 TAG_NOT_BEFORE = PREFIX + "not_before_ms"
 TAG_LAUNCHED = PREFIX + "first_launch_ms"
+TAG_LAUNCHING = PREFIX + "launching"
+"""The attempt that is recorded but that Ray has not been seen to know; empty otherwise."""
+TAG_STOP_SENT = PREFIX + "stop_sent"
+"""The attempt that was told to stop."""
+TAG_RETRIES = PREFIX + "retries"
+"""`{"used": retries since the last progress, "epoch": epochs completed then}`."""
 # Observed state, written by the driver of the attempt.
 TAG_PROGRESS = PREFIX + "progress"
 TAG_RESULT = PREFIX + "result"
@@ -69,7 +74,7 @@ class Job:
             experiment_id=info["experiment_id"],
             state=state,
             tags={tag["key"]: tag["value"] for tag in data.get("tags", ())},
-            metrics={metric["key"]: _number(metric["value"]) for metric in data.get("metrics", ())},
+            metrics={metric["key"]: float(metric["value"]) for metric in data.get("metrics", ())},
             start_ms=int(info["start_time"]),
             # MLflow keeps the end of an earlier life when a person asks for a retry.
             end_ms=int(info["end_time"]) if state.is_final and info.get("end_time") else None,
@@ -92,9 +97,20 @@ class Job:
         return int(self.tags.get(TAG_ATTEMPT, "0"))
 
     @property
-    def retries_from(self) -> int:
-        """Attempts up to this one do not count against `max_retries` (a person asked again)."""
-        return int(self.tags.get(TAG_RETRIES_FROM, "0"))
+    def is_launching(self) -> bool:
+        """Whether the newest attempt may not have reached Ray yet."""
+        return self.attempt > 0 and self.tags.get(TAG_LAUNCHING) == str(self.attempt)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed and saved."""
+        return int(self.metrics.get("progress/epoch", 0))
+
+    @property
+    def retries_used(self) -> int:
+        """Retries since the job last completed an epoch; progress earns new ones."""
+        record = self.read_json(TAG_RETRIES)
+        return int(record.get("used", 0)) if self.epoch <= record.get("epoch", 0) else 0
 
     @property
     def priority(self) -> int:
@@ -141,17 +157,25 @@ class Job:
     @cached_property
     def progress(self) -> dict[str, Any]:
         """What the workers said last; empty before the first word."""
-        return dict(json.loads(self.tags.get(TAG_PROGRESS, "{}")))
+        return self.read_json(TAG_PROGRESS)
 
     @cached_property
     def result(self) -> dict[str, Any]:
         """What a finished job found; empty before."""
-        return dict(json.loads(self.tags.get(TAG_RESULT, "{}")))
+        return self.read_json(TAG_RESULT)
 
     def outcome(self, attempt: int) -> dict[str, Any]:
         """How an attempt ended as its driver saw it; empty when it could not say."""
-        return dict(json.loads(self.tags.get(outcome_tag(attempt), "{}")))
+        return self.read_json(outcome_tag(attempt))
 
+    def verdict(self, attempt: int) -> dict[str, Any]:
+        """What the controller made of an attempt's end; empty if nothing needed saying."""
+        return self.read_json(verdict_tag(attempt))
 
-def _number(value: float | str) -> float:
-    return float(value)
+    def read_json(self, tag: str) -> dict[str, Any]:
+        """Return a tag's JSON object; empty when it is missing or damaged."""
+        try:
+            value = json.loads(self.tags.get(tag) or "{}")
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}

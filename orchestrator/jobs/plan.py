@@ -6,8 +6,11 @@ Every mistake a user can make surfaces here, before anything runs.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from orchestrator.jobs import ids
 from orchestrator.jobs.errors import InfeasibleError
@@ -15,6 +18,8 @@ from orchestrator.jobs.ray_jobs import Node
 from orchestrator.jobs.recipes import Recipe, load_recipe
 from orchestrator.jobs.spec import JobOptions, JobSpec, Resources
 from workloads.config.base import Config
+from workloads.config.batches import batch_size_per_worker
+from workloads.config.data import ImageFolderConfig
 from workloads.config.document import apply_overrides
 from workloads.config.errors import ConfigError, Problem
 from workloads.config.train import TrainConfig
@@ -26,7 +31,7 @@ _SMOKE = ("epochs=1", "schedule.warmup_epochs=0", "steps_per_epoch=4", "study=sm
 class _Heading(Config):
     """What a recipe says besides its config."""
 
-    study: str = "default"
+    study: str = Field(default="default", min_length=1, max_length=250, pattern=r"^[^\x00-\x1f]+$")
     description: str = ""
 
 
@@ -40,6 +45,8 @@ class Request:
     seed: int | None = None
     smoke: bool = False
     after: tuple[str, ...] = ()
+    folder: Path | None = None
+    """Where relative data folders begin; None where the cluster sees other folders than we do."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,11 @@ class Plan:
     config: TrainConfig
     recipe: Recipe
     overrides: tuple[str, ...]
+
+    def with_new_id(self) -> "Plan":
+        """Return the same plan under another made-up id."""
+        job_id = ids.new_job_id(self.spec.kind, self.spec.recipe)
+        return replace(self, spec=self.spec.model_copy(update={"job_id": job_id}))
 
     @property
     def config_sha256(self) -> str:
@@ -78,7 +90,7 @@ def plan_train(recipe_name: str, overrides: Sequence[str], request: Request) -> 
     heading = validate(
         _Heading, {k: document.pop(k) for k in ("study", "description") if k in document}, source
     )
-    config = validate(TrainConfig, document, source)
+    config = _with_absolute_path(validate(TrainConfig, document, source), request, source)
     _check_batch(config, options, source)
     if request.name is not None and (problem := ids.name_problem(request.name)):
         raise ConfigError("--name", [Problem("", f"{request.name!r} cannot be a name", problem)])
@@ -127,6 +139,20 @@ def _workers_on(node: Node, resources: Resources) -> int:
     return min(by_cpu, int(node.gpus // resources.gpus_per_worker))
 
 
+def _with_absolute_path(config: TrainConfig, request: Request, source: str) -> TrainConfig:
+    """Workers start in another folder than the person who typed a relative path."""
+    if not isinstance(config.data, ImageFolderConfig):
+        return config
+    path = Path(config.data.path).expanduser()
+    if request.folder is not None:
+        path = request.folder / path
+    if not path.is_absolute():
+        problem = f"{config.data.path!r} is relative; say where the folder is on the cluster"
+        raise ConfigError(source, [Problem("data.path", problem, "begin it with /")])
+    data = config.data.model_copy(update={"path": str(path)})
+    return config.model_copy(update={"data": data})
+
+
 def _as_overrides(request: Request) -> list[str]:
     given = {
         "job.num_workers": request.workers,
@@ -145,17 +171,4 @@ def _section(document: dict[str, Any], key: str, source: str) -> dict[str, Any]:
 
 
 def _check_batch(config: TrainConfig, options: JobOptions, source: str) -> None:
-    batch, workers = config.global_batch_size, options.num_workers
-    if batch % workers:
-        below = batch - batch % workers
-        near = [str(n) for n in (below, below + workers) if n > 0]
-        raise ConfigError(
-            source,
-            [
-                Problem(
-                    "global_batch_size",
-                    f"{batch} images do not divide evenly among {workers} workers",
-                    f"try {' or '.join(near)}",
-                )
-            ],
-        )
+    batch_size_per_worker(config.global_batch_size, options.num_workers, source)

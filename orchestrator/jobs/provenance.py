@@ -43,7 +43,7 @@ def collect(argv: list[str]) -> Provenance:
     if not (root / ".git").exists():
         return Provenance(user=user, command=command)
     commit = _git(root, "rev-parse", "HEAD")
-    diff = _git(root, "diff", "HEAD") if commit else ""
+    diff = _git(root, "diff", "--no-ext-diff", "--no-color", "HEAD") if commit else ""
     return Provenance(
         user=user,
         command=command,
@@ -64,7 +64,12 @@ def _user() -> str:
 def _git(root: Path, *args: str) -> str:
     try:
         answer = subprocess.run(
-            ["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=False
+            ["git", "-C", str(root), *args],
+            capture_output=True,
+            text=True,
+            errors="replace",  # a diff may hold bytes of any encoding
+            timeout=10,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

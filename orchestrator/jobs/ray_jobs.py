@@ -79,12 +79,17 @@ class RayJobs:
             exit_code=answer.get("driver_exit_code"),
         )
 
-    def stop(self, submission_id: str) -> None:
-        """Ask the driver to end: SIGTERM, and SIGKILL after the cluster's grace."""
+    def stop(self, submission_id: str) -> bool:
+        """Ask the driver to end: SIGTERM, and SIGKILL after the cluster's grace.
+
+        Returns:
+            Whether it was told; False for one that is not running.
+        """
         try:
-            self._client.call("POST", f"/api/jobs/{submission_id}/stop")
+            answer = self._client.call("POST", f"/api/jobs/{submission_id}/stop")
         except NotFoundError:
-            return
+            return False
+        return bool(answer.get("stopped"))
 
     def logs(self, submission_id: str) -> str:
         """Return all that the driver has written; NotFoundError when Ray lost it."""

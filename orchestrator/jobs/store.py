@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.jobs.errors import ApiError, ConflictError, NotFoundError
 from orchestrator.jobs.http import HttpClient
-from orchestrator.jobs.job import TAG_JOB_ID, TAG_PHASE, TAG_QUEUE_KEY, TAG_REASON, Job
+from orchestrator.jobs.job import TAG_JOB_ID, TAG_PHASE, TAG_QUEUE_KEY, TAG_REASON, TAG_STOP, Job
 from orchestrator.jobs.states import State, may_become
 
 if TYPE_CHECKING:
@@ -23,9 +23,17 @@ _ARTIFACT_SCHEME = "mlflow-artifacts:/"
 _BATCH_METRICS = 1000
 _BATCH_PARAMS = 100
 _TAG_LIMIT = 8000
+_MANY = 1000
+_QUEUE_PAGE = 100
+_SLOW_CREATE_S = 10.0
 
 MetricPoint = tuple[str, float, int, int]
 """Key, value, time in milliseconds since 1970, step."""
+
+
+def safe_text(text: str) -> str:
+    """Return a text without what could end a literal in MLflow's filters."""
+    return text.translate(str.maketrans("", "", "'\"`\\"))
 
 
 def now_ms() -> int:
@@ -74,31 +82,57 @@ class JobStore:
             experiments: Experiment ids to look in; None asks for all of them first.
         """
         ids = list(experiments if experiments is not None else self.experiments())
+        return self._search_page(where, limit=limit, order_by=order_by, experiments=ids)[0]
+
+    def _search_page(
+        self,
+        where: str,
+        *,
+        limit: int,
+        order_by: Sequence[str],
+        experiments: list[str],
+        page: str = "",
+    ) -> tuple[list[Job], str]:
+        """Return a page of jobs and the token of the next one, empty at the end."""
         only_jobs = f"tags.`{TAG_JOB_ID}` LIKE '%'"
         answer = self._client.call(
             "POST",
             f"{_API}/runs/search",
             {
-                "experiment_ids": ids,
+                "experiment_ids": experiments,
                 "filter": f"{where} AND {only_jobs}" if where else only_jobs,
                 "max_results": limit,
                 "order_by": list(order_by),
-            },
+            }
+            | ({"page_token": page} if page else {}),
         )
-        return [Job.from_run(run) for run in answer.get("runs", ())]
+        jobs = [Job.from_run(run) for run in answer.get("runs", ())]
+        return jobs, answer.get("next_page_token", "")
 
-    def active(self, *, running_limit: int = 500, queued_limit: int = 100) -> list[Job]:
-        """Return all RUNNING jobs, then the SCHEDULED ones next in the queue."""
+    def active(self) -> list[Job]:
+        """Return the RUNNING jobs, the queued ones to be stopped, and the head of the queue."""
         ids = list(self.experiments())
-        running = self.search("attributes.status = 'RUNNING'", limit=running_limit, experiments=ids)
-        queued = self.search(
-            "attributes.status = 'SCHEDULED'",
-            limit=queued_limit,
-            order_by=[f"tags.`{TAG_QUEUE_KEY}` ASC"],
+        jobs = self.search("attributes.status = 'RUNNING'", limit=_MANY, experiments=ids)
+        jobs += self.search(
+            f"attributes.status = 'SCHEDULED' AND tags.`{TAG_STOP}` != ''",
+            limit=_MANY,
             experiments=ids,
         )
-        # A job may move between the two requests: the later look counts, and counts once.
-        return list({job.run_id: job for job in running + queued}.values())
+        page = ""
+        while True:
+            queued, page = self._search_page(
+                "attributes.status = 'SCHEDULED'",
+                limit=_QUEUE_PAGE,
+                order_by=[f"tags.`{TAG_QUEUE_KEY}` ASC"],
+                experiments=ids,
+                page=page,
+            )
+            jobs += queued
+            # Behind a job that waits for no other, nobody may start: the rest need no look.
+            if not page or any(not job.raw_spec.get("after") for job in queued):
+                break
+        # A job may move between the requests: the last look counts, and counts once.
+        return list({job.run_id: job for job in jobs}.values())
 
     def find(self, name: str) -> Job:
         """Return the job with this id, or the only one whose id starts or ends so.
@@ -107,7 +141,7 @@ class JobStore:
             NotFoundError: No such job.
             ConflictError: Several jobs match.
         """
-        safe = name.replace("'", "").replace("`", "").replace("%", "")
+        safe = safe_text(name).replace("%", "")
         key = f"tags.`{TAG_JOB_ID}`"
         ids = list(self.experiments())
         # One request finds the exact name, a prefix and a suffix alike.
@@ -126,6 +160,12 @@ class JobStore:
         raise NotFoundError(
             f"there is no job {name!r} on this cluster", "see the names with: gcpctl status"
         )
+
+    def find_exact(self, job_id: str) -> Job | None:
+        """Return the job with exactly this id, or None."""
+        where = f"tags.`{TAG_JOB_ID}` = '{safe_text(job_id)}'"
+        jobs = self.search(where, order_by=["attributes.start_time ASC"])
+        return jobs[0] if jobs else None
 
     def get(self, run_id: str) -> Job:
         """Return the job of an MLflow run id."""
@@ -177,6 +217,7 @@ class JobStore:
                 f"the job's {too_long[0]} has {len(tags[too_long[0]])} characters; the tracking "
                 f"server stores at most {_TAG_LIMIT}"
             )
+        began = time.monotonic()
         answer = self._client.call(
             "POST",
             f"{_API}/runs/create",
@@ -189,12 +230,17 @@ class JobStore:
             retry=False,
         )
         run = answer["run"]
-        # MLflow creates runs as RUNNING. The phase tag keeps the controller from launching it
-        # twice in between: RUNNING without an attempt is treated as SCHEDULED.
+        # MLflow creates runs as RUNNING. If we are cut off here, the controller queues the run
+        # after a while; so a slow `submit` must look before it writes.
+        if time.monotonic() - began > _SLOW_CREATE_S:
+            job = self.get(run["info"]["run_id"])
+            if job.attempt > 0 or job.state is not State.RUNNING:
+                return job
         self._client.call(
             "POST",
             f"{_API}/runs/update",
             {"run_id": run["info"]["run_id"], "status": State.SCHEDULED.value},
+            retry=False,
         )
         run["info"]["status"] = State.SCHEDULED.value
         return Job.from_run(run)

@@ -1,9 +1,10 @@
 """Record a planned job in the store: the second half of plan, then send."""
 
+import contextlib
 import json
 import time
 
-from orchestrator.jobs.errors import ConflictError, NotFoundError, UnreachableError
+from orchestrator.jobs.errors import ConflictError, UnreachableError
 from orchestrator.jobs.job import (
     PREFIX,
     TAG_JOB_ID,
@@ -26,30 +27,31 @@ _LOST_REPLY_TRIES = 5
 
 
 def record(store: JobStore, plan: Plan, provenance: Provenance) -> Job:
-    """Create the job's run as SCHEDULED, and store what it was made from.
+    """Create the job's run as SCHEDULED. From here on the job exists and will run.
 
     Raises:
         ConflictError: A job of that name exists.
         UnreachableError: The tracking server does not answer.
     """
     spec = plan.spec
-    try:
-        existing = store.find(spec.job_id)
-    except (NotFoundError, ConflictError):
-        existing = None
-    if existing is not None and existing.job_id == spec.job_id:
+    existing = store.find_exact(spec.job_id)
+    if existing is not None:
         raise ConflictError(
             f"there is a job {spec.job_id!r} already; it is {existing.state}",
             f"choose another --name, or look at it: gcpctl status {spec.job_id}",
         )
     experiment = store.experiment_id(spec.study)
-    job = _create(store, spec.job_id, experiment, _tags(plan, provenance))
+    return _create(store, spec.job_id, experiment, _tags(plan, provenance))
+
+
+def attach_provenance(store: JobStore, job: Job, plan: Plan, provenance: Provenance) -> None:
+    """Store with the job what it was made from, beyond what its spec says."""
+    spec = plan.spec
     store.put_artifact(job, "config.yaml", dump_document(spec.config).encode())
     store.put_artifact(job, "command.txt", (provenance.command + "\n").encode())
     if provenance.diff:
         store.put_artifact(job, "git.diff", (provenance.diff + "\n").encode())
     store.log_params(job, flatten(plan.config) | {"job.num_workers": spec.resources.num_workers})
-    return job
 
 
 def _tags(plan: Plan, provenance: Provenance) -> dict[str, str]:
@@ -88,14 +90,8 @@ def _create(store: JobStore, job_id: str, experiment: str, tags: dict[str, str])
             if attempt + 1 == _LOST_REPLY_TRIES:
                 raise
             time.sleep(0.5 * 2**attempt)
-            found = _recorded(store, job_id)
-            if found is not None:
-                return found
+            with contextlib.suppress(UnreachableError):
+                found = store.find_exact(job_id)
+                if found is not None:
+                    return found
     raise AssertionError("unreachable")
-
-
-def _recorded(store: JobStore, job_id: str) -> Job | None:
-    try:
-        return store.find(job_id)
-    except (NotFoundError, UnreachableError):
-        return None

@@ -1,28 +1,25 @@
 """Jobs as people want to see them: rows of a table, one job in full, stable JSON."""
 
-import json
+import re
 import time
 from typing import Any
 
-from orchestrator.jobs.job import PREFIX, TAG_RESULT, Job, outcome_tag, verdict_tag
+from orchestrator.jobs.job import PREFIX, Job
 from orchestrator.jobs.states import State
+from orchestrator.jobs.store import safe_text
 
 HEADER = ("JOB", "STATE", "EPOCH", "TOP-1", "IMAGES/S", "TRY", "AGE", "WHY")
 
 
-def search_filter(states: tuple[str, ...], study_ids: list[str] | None, recipe: str | None) -> str:
+def search_filter(states: tuple[str, ...], recipe: str | None) -> str:
     """Return MLflow's filter text for what `status` was asked to show."""
     parts = []
     if states:
         wanted = ", ".join(f"'{state}'" for state in states)
         parts.append(f"attributes.status IN ({wanted})")
     if recipe:
-        parts.append(f"tags.`{PREFIX}recipe` = '{_quote(recipe)}'")
+        parts.append(f"tags.`{PREFIX}recipe` = '{safe_text(recipe)}'")
     return " AND ".join(parts)
-
-
-def _quote(text: str) -> str:
-    return text.replace("'", "").replace("`", "")
 
 
 def row(job: Job, now_s: float | None = None) -> tuple[str, ...]:
@@ -30,7 +27,7 @@ def row(job: Job, now_s: float | None = None) -> tuple[str, ...]:
     now = time.time() if now_s is None else now_s
     said = job.progress
     epochs = job.raw_spec["config"].get("epochs")
-    epoch = int(job.metrics.get("progress/epoch", 0))
+    epoch = job.epoch
     top1 = job.metrics.get("val/top1")
     speed = said.get("images_per_s") or job.metrics.get("perf/images_per_s")
     return (
@@ -48,8 +45,13 @@ def row(job: Job, now_s: float | None = None) -> tuple[str, ...]:
 def why(job: Job) -> str:
     """Return what a person wants to know besides the state."""
     if job.state is State.RUNNING:
-        return job.phase + (f" ({job.reason})" if job.reason else "")
-    return job.reason or (job.phase if job.state is State.SCHEDULED else "")
+        return job.phase + (f" ({one_line(job.reason)})" if job.reason else "")
+    return one_line(job.reason) or (job.phase if job.state is State.SCHEDULED else "")
+
+
+def one_line(text: str) -> str:
+    """Return the first line of a text that others wrote, without what a terminal would obey."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text.strip().split("\n", 1)[0])
 
 
 def age(seconds: float) -> str:
@@ -83,7 +85,7 @@ def to_json(job: Job) -> dict[str, Any]:
         "stop_requested": job.stop_requested,
         "progress": job.progress,
         "metrics": dict(job.metrics),
-        "result": json.loads(job.tags[TAG_RESULT]) if job.tags.get(TAG_RESULT) else None,
+        "result": job.result or None,
         "attempts": attempts(job),
     }
 
@@ -92,8 +94,7 @@ def attempts(job: Job) -> list[dict[str, Any]]:
     """Return what is known of every attempt, oldest first."""
     found = []
     for number in range(1, job.attempt + 1):
-        outcome = json.loads(job.tags.get(outcome_tag(number), "{}"))
-        verdict = json.loads(job.tags.get(verdict_tag(number), "{}"))
+        outcome, verdict = job.outcome(number), job.verdict(number)
         alive = number == job.attempt and job.state is State.RUNNING and not outcome
         found.append(
             {
@@ -135,7 +136,7 @@ def details(job: Job, mlflow_url: str) -> list[tuple[str, str]]:
         pairs.append((f"attempt {attempt['attempt']}", text))
     pairs.append(("checkpoints", job.tags.get(PREFIX + "checkpoints", "")))
     pairs.append(("in the UI", f"{mlflow_url}/#/experiments/{job.experiment_id}/runs/{job.run_id}"))
-    return [(label, text) for label, text in pairs if text]
+    return [(label, one_line(text)) for label, text in pairs if text]
 
 
 def _numbers(job: Job) -> list[tuple[str, str]]:

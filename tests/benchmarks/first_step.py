@@ -28,18 +28,26 @@ DEADLINE_S = 180.0
 STOCK_DRIVER = """
 import json, sys
 import ray
-from ray.train import RunConfig, ScalingConfig
+from ray.train import RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchTrainer
-from orchestrator.drivers.worker import run_worker
-settings, address, storage = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
+
+settings, address, storage, name = json.loads(sys.argv[1]), *sys.argv[2:]
 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-def loop(config):
-    import torch.distributed as dist
-    dist.destroy_process_group()  # the loop makes its own, at the same rendezvous port
-    import os; os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
-    run_worker(config)
+
+def loop(settings):
+    from pathlib import Path
+    import torch
+    from workloads.config.train import TrainConfig
+    from workloads.training.loop import train
+    from workloads.worker.folder_context import FolderContext
+    torch.set_num_threads(1)
+    context = get_context()
+    train(TrainConfig.model_validate(settings["config"]), FolderContext(
+        Path(settings["root"]), rank=context.get_world_rank(),
+        world_size=context.get_world_size(), local_rank=context.get_local_rank()))
+
 TorchTrainer(loop, train_loop_config=settings, scaling_config=ScalingConfig(num_workers=2),
-    run_config=RunConfig(name=sys.argv[4], storage_path=storage)).fit()
+    run_config=RunConfig(name=name, storage_path=storage)).fit()
 """
 
 
@@ -84,16 +92,18 @@ def time_torchrun(folder: Path, config: Path) -> float:
 
 def time_stock(folder: Path, config: dict[str, object], profile: dict[str, str]) -> float:
     """Return the seconds from the start of a stock TorchTrainer script to the first step."""
-    settings = {"config": config, "root": str(folder), "attempt": 1, "threads": 1, "use_gpu": False}
+    settings = {"config": config, "root": str(folder)}
     started = time.time()
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": profile["token_path"],
+        # The embedded head listens on loopback only, which Ray must be told to accept.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
     subprocess.run(
         [sys.executable, "-c", STOCK_DRIVER, json.dumps(settings), profile["ray_address"],
          str(folder.parent), folder.name],
-        check=True, capture_output=True, env=environment,
+        check=True, capture_output=True, env=environment, timeout=DEADLINE_S,
     )  # fmt: skip
     return wait_for_step(folder) - started
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from workloads.config.base import Config
 
@@ -15,6 +15,11 @@ class DigitsConfig(Config):
     """Share of each class held out for validation; the split does not depend on the seed."""
     augment: bool = True
     """Shift training images by up to one pixel, seeded by (seed, epoch, image)."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images, in pixels."""
+        return 8
 
 
 class ImageFolderConfig(Config):
@@ -37,6 +42,13 @@ class ImageFolderConfig(Config):
     """Processes per rank that decode images; 0 decodes in the training process."""
     max_pixels: int = Field(default=50_000_000, ge=1)
     """Larger images are refused as bad: a small file can unpack to gigabytes."""
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_said(cls, path: str) -> str:
+        if not path.strip():
+            raise ValueError("must not be empty")
+        return path
 
     @model_validator(mode="after")
     def _skip_needs_check(self) -> "ImageFolderConfig":

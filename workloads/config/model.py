@@ -13,10 +13,18 @@ class SmallResNetConfig(Config):
     name: Literal["small_resnet"] = "small_resnet"
     width: int = Field(default=32, ge=4, le=512)
     """Channels of the first stage; each later stage doubles them."""
-    blocks: tuple[int, ...] = Field(default=(1, 1), min_length=1, max_length=4)
+    blocks: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
+        default=(1, 1), min_length=1, max_length=4
+    )
     """Residual blocks per stage; every stage after the first halves the map."""
     last_stride: Literal[1, 2] = 2
     """Stride of the last stage; 1 keeps its map twice as large (more positions to pool)."""
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The strides that an image goes through, each of which rounds its side up."""
+        later = [2] * (len(self.blocks) - 1)
+        return (*later[:-1], self.last_stride) if later else ()
 
 
 class ResNet18Config(Config):
@@ -25,6 +33,11 @@ class ResNet18Config(Config):
     name: Literal["resnet18"]
     last_stride: Literal[1, 2] = 2
     """Stride of the last stage; 1 gives 14x14 maps at 224 px, as the GCP papers use."""
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The strides that an image goes through, each of which rounds its side up."""
+        return (2, 2, 2, 2, self.last_stride)
 
 
 BackboneConfig = Annotated[SmallResNetConfig | ResNet18Config, Field(discriminator="name")]
@@ -40,8 +53,9 @@ class IsqrtConfig(Config):
     """iSQRT-COV: covariance, normalised by a matrix square root in Newton-Schulz iterations."""
 
     name: Literal["isqrt"] = "isqrt"
-    num_iters: int = Field(default=5, ge=1, le=20)
-    """Newton-Schulz updates K; 5 in the papers. K is a spectral filter, not an accuracy knob."""
+    num_iters: int = Field(default=5, ge=1, le=12)
+    """Newton-Schulz updates K; 5 in the papers. K is a spectral filter, not an accuracy knob.
+    Above 12 nothing is gained, and rounding grows with every update."""
 
 
 PoolingConfig = Annotated[GapConfig | IsqrtConfig, Field(discriminator="name")]
@@ -60,3 +74,10 @@ class ModelConfig(Config):
 
     backbone: BackboneConfig = SmallResNetConfig()
     head: HeadConfig = HeadConfig()
+
+    def map_side(self, image_size: int) -> int:
+        """Return the side of the map that is pooled, for square images of `image_size` pixels."""
+        side = image_size
+        for stride in self.backbone.strides:
+            side = -(-side // stride)
+        return side

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from workloads.config.base import Config
 
@@ -16,6 +16,12 @@ class SgdConfig(Config):
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=1e-4, ge=0.0, le=1.0)
     nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "SgdConfig":
+        if self.nesterov and self.momentum == 0.0:
+            raise ValueError("nesterov: true needs a momentum above 0")
+        return self
 
 
 class AdamWConfig(Config):
@@ -51,9 +57,16 @@ class StepConfig(Config):
 
     name: Literal["step"]
     warmup_epochs: float = Field(default=0.0, ge=0.0)
-    milestones: tuple[int, ...] = (30, 60, 90)
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(30, 60, 90), min_length=1)
     """Epochs, ascending."""
     gamma: float = Field(default=0.1, gt=0.0, le=1.0)
+
+    @field_validator("milestones")
+    @classmethod
+    def _ascending(cls, milestones: tuple[int, ...]) -> tuple[int, ...]:
+        if list(milestones) != sorted(set(milestones)):
+            raise ValueError(f"got {list(milestones)}; each must be later than the one before")
+        return milestones
 
 
 ScheduleConfig = Annotated[ConstantConfig | CosineConfig | StepConfig, Field(discriminator="name")]

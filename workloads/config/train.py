@@ -4,7 +4,7 @@ from pydantic import Field, model_validator
 
 from workloads.config.base import Config
 from workloads.config.data import DataConfig, DigitsConfig
-from workloads.config.model import ModelConfig
+from workloads.config.model import IsqrtConfig, ModelConfig
 from workloads.config.optim import CosineConfig, OptimConfig, ScheduleConfig, SgdConfig
 
 
@@ -42,5 +42,20 @@ class TrainConfig(Config):
             raise ValueError(
                 f"schedule.warmup_epochs ({self.schedule.warmup_epochs:g}) must be less than "
                 f"epochs ({self.epochs})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _covariance_has_positions(self) -> "TrainConfig":
+        """One position has no variance: its covariance is zero, and nothing would be learnt."""
+        size, backbone = self.data.image_size, self.model.backbone
+        if isinstance(self.model.head.pooling, IsqrtConfig) and self.model.map_side(size) == 1:
+            blocks = getattr(backbone, "blocks", None)
+            shape = f", blocks {list(blocks)}" if blocks else ""
+            raise ValueError(
+                f"model.head.pooling isqrt needs a map of more than one position; images of "
+                f"image_size {size} give 1x1 after {backbone.name} (last_stride "
+                f"{backbone.last_stride}{shape}). Choose larger images, last_stride 1 or fewer "
+                "stages"
             )
         return self

@@ -139,7 +139,8 @@ def _problem(cls: type[BaseModel], detail: Any) -> Problem:
     if kind == "finite_number":
         return Problem(path, f"got {value}", "a finite number is needed")
     if kind.startswith(("greater_than", "less_than")) and field is not None:
-        return Problem(path, f"got {_show(value)}", f"allowed: {_range(field)}")
+        in_list = isinstance(detail["loc"][-1], int)
+        return Problem(path, f"got {_show(value)}", f"allowed: {_range(field, in_list=in_list)}")
     if kind in ("too_short", "string_too_short") and not value:
         return Problem(path, "must not be empty")
     if kind in ("too_short", "too_long"):
@@ -200,15 +201,22 @@ def _locate(
     return path, owner, field
 
 
-def _range(field: FieldInfo) -> str:
+def _range(field: FieldInfo, *, in_list: bool) -> str:
+    rules = _item_rules(field) if in_list else field.metadata
     bounds = [
         f"{sign} {getattr(rule, name):g}"
         for name, sign in _BOUNDS
-        for rule in field.metadata
+        for rule in rules
         if getattr(rule, name, None) is not None
     ]
     null = " or null" if type(None) in _members(field.annotation) else ""
     return " and ".join(bounds) + null
+
+
+def _item_rules(field: FieldInfo) -> list[Any]:
+    """Return the rules for the items of a list: those of ``tuple[Annotated[int, Field()], ...]``."""
+    item = typing.get_args(field.annotation)[0]
+    return [rule for info in getattr(item, "__metadata__", ()) for rule in info.metadata]
 
 
 def _show(value: Any) -> str:

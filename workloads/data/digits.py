@@ -14,6 +14,7 @@ from torch import Tensor
 
 from workloads.data.bundle import DataBundle
 from workloads.data.errors import DataError
+from workloads.data.peers import ALONE, Peers
 
 MEAN, STD = 0.3053, 0.3760
 """Of all pixels, scaled to [0, 1]."""
@@ -57,7 +58,9 @@ class DigitsDataset:
         return self._copies[self._shift[indices], indices], self._labels[indices]
 
 
-def build_digits(*, seed: int, val_fraction: float = 0.2, augment: bool = True) -> DataBundle:
+def build_digits(
+    *, seed: int, val_fraction: float = 0.2, augment: bool = True, peers: Peers = ALONE
+) -> DataBundle:
     """Read the digits and split them, class by class, the same way for every seed.
 
     With the default fraction 1,438 images train and 359 validate (35 to 37 of each class).

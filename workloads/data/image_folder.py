@@ -14,7 +14,16 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from workloads.data.bundle import DataBundle
-from workloads.data.scan import Sample, check_images, open_image, scan_image_folder
+from workloads.data.peers import ALONE, Peers
+from workloads.data.scan import (
+    FolderIndex,
+    Sample,
+    find_bad_images,
+    image_names,
+    judge_bad_images,
+    open_image,
+    scan_image_folder,
+)
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -102,17 +111,20 @@ def build_image_folder(
     check_images: bool = True,
     loader_workers: int = 0,
     max_pixels: int = 50_000_000,
+    peers: Peers = ALONE,
 ) -> DataBundle:
     """Scan the folder, check its images and build both datasets.
 
     `loader_workers` is for the loaders. Without `check_images` the digest holds names only, so
-    that nothing but the folders is read.
+    that nothing but the folders is read. With it, each of the `peers` decodes its share.
     """
-    index = scan_image_folder(path)
     skipped: list[str] = []
     if check_images:
-        skipped = _check(index, max_pixels=max_pixels, on_bad_image=on_bad_image)
+        index, reasons = _check_together(path, max_pixels, peers)
+        skipped = judge_bad_images(index, image_names(index), reasons, on_bad_image)
         index = index.without(set(skipped))
+    else:
+        index = scan_image_folder(path)
     resized = round(image_size * 256 / 224) if resize_size is None else resize_size
 
     def dataset(samples: list[Sample], *, augment: bool) -> ImageFolderDataset:
@@ -137,7 +149,20 @@ def build_image_folder(
     )
 
 
-_check = check_images  # the keyword of the same name hides it above
+def _check_together(path: str, max_pixels: int, peers: Peers) -> tuple[FolderIndex, dict[str, str]]:
+    """Scan everything, decode this rank's share, and return what all ranks found bad."""
+    index, error, found = None, None, {}
+    try:
+        index = scan_image_folder(path)
+        share = image_names(index)[peers.rank :: peers.world_size]
+        found = find_bad_images(index.path, share, max_pixels)
+    except Exception as reason:  # told after the others have heard what there is to hear
+        error = reason
+    together = peers.gather(found)
+    if error is not None:
+        raise error
+    assert index is not None
+    return index, {name: reason for part in together for name, reason in part.items()}
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

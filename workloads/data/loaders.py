@@ -17,6 +17,10 @@ from workloads.data.bundle import ImageDataset
 from workloads.data.errors import DataError
 
 
+_CARRIED = (DataError, OSError, MemoryError)
+"""Errors whose kind decides whether a retry makes sense."""
+
+
 def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
     """Return the order of the images in one epoch, (num_images,) int64, the same on all ranks."""
     mixed = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
@@ -48,6 +52,7 @@ def train_batches(
     rank: int = 0,
     world_size: int = 1,
     loader_workers: int = 0,
+    pin_memory: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield this rank's (images, labels) for the steps `start_step`, `start_step + 1`, ...
 
@@ -62,7 +67,7 @@ def train_batches(
     for step in range(start_step, steps_per_epoch(len(dataset), global_batch_size)):
         first = step * global_batch_size + rank * batch_size_per_worker
         parts.append(order[first : first + batch_size_per_worker])
-    return _load(dataset, parts, epoch, loader_workers)
+    return _load(dataset, parts, epoch, loader_workers, pin_memory)
 
 
 def val_batches(
@@ -72,6 +77,7 @@ def val_batches(
     rank: int = 0,
     world_size: int = 1,
     loader_workers: int = 0,
+    pin_memory: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield this rank's (indices, images, labels): every image once over all ranks.
 
@@ -80,12 +86,17 @@ def val_batches(
     """
     parts = list(torch.arange(len(dataset))[rank::world_size].split(batch_size))
     parts = [part for part in parts if len(part)]
-    for part, (images, labels) in zip(parts, _load(dataset, parts, 0, loader_workers), strict=True):
+    loaded = _load(dataset, parts, 0, loader_workers, pin_memory)
+    for part, (images, labels) in zip(parts, loaded, strict=True):
         yield part, images, labels
 
 
 def _load(
-    dataset: ImageDataset, parts: list[Tensor], epoch: int, loader_workers: int
+    dataset: ImageDataset,
+    parts: list[Tensor],
+    epoch: int,
+    loader_workers: int,
+    pin_memory: bool,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     if loader_workers == 0 or not parts:
         for part in parts:
@@ -97,16 +108,21 @@ def _load(
         shuffle=False,
         num_workers=min(loader_workers, len(parts)),
         collate_fn=_as_it_is,
+        # From pinned memory a copy to a GPU goes on beside the computation.
+        pin_memory=pin_memory,
         generator=torch.Generator(),  # its base seed would come from the global generator
     )
     for batch in loader:
-        if isinstance(batch, DataError):
+        if isinstance(batch, _CARRIED):
             raise batch
         yield batch
 
 
 class _Batches:
-    """Batches by number, for loader processes. A DataError travels as a value, to stay itself."""
+    """Batches by number, for loader processes. Errors travel as values, to stay themselves.
+
+    A DataLoader would raise them anew from their text alone, without path, hint or errno.
+    """
 
     def __init__(self, dataset: ImageDataset, parts: list[list[int]], epoch: int) -> None:
         self._dataset, self._parts, self._epoch = dataset, parts, epoch
@@ -114,10 +130,10 @@ class _Batches:
     def __len__(self) -> int:
         return len(self._parts)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor] | DataError:
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor] | Exception:
         try:
             return self._dataset.get_batch(torch.tensor(self._parts[number]), self._epoch)
-        except DataError as error:
+        except _CARRIED as error:
             return error
 
 

@@ -3,10 +3,12 @@
 path/train/<class>/**/*.jpg        path/val/<class>/**/*.jpg
 """
 
+import errno
 import hashlib
+import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 SPLITS = ("train", "val")
+_BAD_ITSELF = frozenset({None, errno.ENOENT, errno.EACCES, errno.EISDIR})
+"""What the system says of a file or folder that is bad itself; Pillow's decoders say nothing.
+
+Any other number is of the storage or the machine, and no reason to leave an image out."""
+_MOST_PER_CHUNK = 256
 _LAYOUT = "expected <path>/train/<class>/*.jpg and <path>/val/<class>/*.jpg"
 
 Sample = tuple[str, int]
@@ -129,12 +136,12 @@ def _folders(folder: Path) -> list[str]:
         with os.scandir(folder) as entries:
             return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     except OSError as error:
-        raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
+        raise _explained(folder, error) from None
 
 
 def _images(folder: Path) -> Iterator[str]:
     def fail(error: OSError) -> None:
-        raise DataError(f"cannot read {error.filename}: {error.strerror or error}")
+        raise _explained(error.filename, error)
 
     for base, folders, files in os.walk(folder, onerror=fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -143,12 +150,19 @@ def _images(folder: Path) -> Iterator[str]:
                 yield (Path(base) / name).relative_to(folder).as_posix()
 
 
+def _explained(folder: str | Path, error: OSError) -> Exception:
+    if error.errno not in _BAD_ITSELF:
+        return error
+    return DataError(f"cannot read {folder}: {error.strerror or error}")
+
+
 def open_image(path: Path, max_pixels: int) -> "Image.Image":
     """Open and fully decode an image; only `load` notices a file that is cut short.
 
     Raises:
         DataError: With the path and the reason, if it cannot be decoded or is too large. Its size
             is read from the header, before any memory is spent on its pixels.
+        OSError: The storage failed; the image may be sound.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -159,12 +173,14 @@ def open_image(path: Path, max_pixels: int) -> "Image.Image":
                 size = f"{width}x{height} pixels"
                 raise DataError(f"{path}: {size}, more than max_pixels={max_pixels}")
             image.load()
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except UnidentifiedImageError:
         empty = path.stat().st_size == 0
         raise DataError(f"{path}: {'is empty' if empty else 'is not an image'}") from None
     except Exception as error:
+        if isinstance(error, OSError) and error.errno not in _BAD_ITSELF:
+            raise
         # Pillow's decoders raise whatever they stumble over: OSError, SyntaxError, struct.error.
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{path}: {reason}") from None
@@ -189,18 +205,39 @@ def check_images(
         DataError: Under "fail", with up to five bad files, reasons and the count; under "skip",
             if a class would be left without images.
     """
-    names = [name for split in (index.train, index.val) for name, _ in split[:limit]]
+    names = image_names(index, limit)
+    reasons = find_bad_images(index.path, names, max_pixels)
+    return judge_bad_images(index, names, reasons, on_bad_image)
+
+
+def image_names(index: FolderIndex, limit: int | None = None) -> list[str]:
+    """Return the names of all images, or of the first `limit` of each split."""
+    return [name for split in (index.train, index.val) for name, _ in split[:limit]]
+
+
+def find_bad_images(path: Path, names: Sequence[str], max_pixels: int) -> dict[str, str]:
+    """Decode images and return why the bad ones cannot be used, by name."""
     reasons: dict[str, str] = {}
     lock = threading.Lock()
 
     def check(name: str) -> None:
         try:
-            open_image(index.path / name, max_pixels).close()
+            open_image(path / name, max_pixels).close()
         except DataError as error:
             with lock:
                 reasons[name] = error.message
 
     _in_threads(check, names)
+    return reasons
+
+
+def judge_bad_images(
+    index: FolderIndex,
+    names: Sequence[str],
+    reasons: Mapping[str, str],
+    on_bad_image: Literal["fail", "skip"],
+) -> list[str]:
+    """Return or refuse the bad ones among the checked `names`, as `check_images` says."""
     bad = [name for name in names if name in reasons]
     if bad and on_bad_image == "fail":
         shown = "".join(f"\n  {reasons[name]}" for name in bad[:5])
@@ -214,9 +251,14 @@ def check_images(
     return bad
 
 
-def _in_threads(check: Callable[[str], None], names: list[str]) -> None:
-    """Pillow decodes outside Python's lock, so threads are enough."""
+def _in_threads(check: Callable[[str], None], names: Sequence[str]) -> None:
+    """Pillow decodes outside Python's lock, so threads are enough.
+
+    They take chunks: a future for each of a million images would cost a gigabyte.
+    """
     workers = min(16, len(os.sched_getaffinity(0)) + 2) if hasattr(os, "sched_getaffinity") else 8
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        for _ in pool.map(check, names):
+        size = min(max(math.ceil(len(names) / (4 * workers)), 1), _MOST_PER_CHUNK)
+        chunks = [names[first : first + size] for first in range(0, len(names), size)]
+        for _ in pool.map(lambda chunk: [check(name) for name in chunk], chunks):
             pass

@@ -52,23 +52,32 @@ def evaluate(
         rank=rank,
         world_size=world_size,
         loader_workers=loader_workers,
+        pin_memory=device.type == "cuda",
     )
-    share = sum_batches(model, batches, device)
-    total = _from_values(distributed.all_reduce_sum(astuple(share)))
-    return summarize(total, len(dataset))
+    seen = torch.zeros(len(dataset), dtype=torch.int32)
+    share = sum_batches(model, batches, device, seen)
+    check_each_once(distributed.all_reduce_counts(seen))
+    return summarize(_from_values(distributed.all_reduce_sum(astuple(share))))
 
 
 @torch.no_grad()
 def sum_batches(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor, Tensor]], device: torch.device
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    device: torch.device,
+    seen: Tensor,
 ) -> ClassificationSums:
-    """Sum over batches of (indices, images, labels) without waiting for the device in between."""
+    """Sum over batches of (indices, images, labels) without waiting for the device in between.
+
+    Args:
+        seen: On the CPU, one whole number per image of the dataset; each image counts there.
+    """
     was_training = model.training
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=device)
     top1 = torch.zeros((), dtype=torch.int64, device=device)
     top5 = torch.zeros((), dtype=torch.int64, device=device)
-    count = index_sum = 0
+    count = 0
     for indices, images, labels in batches:
         labels = labels.to(device, non_blocking=True)
         logits = model(images.to(device, non_blocking=True))
@@ -77,24 +86,29 @@ def sum_batches(
         top1 += hits1
         top5 += hits5
         count += len(labels)
-        index_sum += int(torch.as_tensor(indices).sum())
+        seen.index_add_(0, indices, torch.ones_like(indices, dtype=seen.dtype))
     model.train(was_training)
-    return ClassificationSums(loss.item(), int(top1), int(top5), count, index_sum)
+    return ClassificationSums(loss.item(), int(top1), int(top5), count)
 
 
-def summarize(total: ClassificationSums, num_images: int) -> ClassificationResult:
-    """Turn sums over a dataset of `num_images` into means, after a check of the counts."""
-    expected_index_sum = num_images * (num_images - 1) // 2
-    if total.count != num_images or total.index_sum != expected_index_sum:
+def check_each_once(seen: Tensor) -> None:
+    """Raise unless every image was counted exactly once; `seen` is summed over all ranks."""
+    wrong = (seen != 1).nonzero().flatten()
+    if len(wrong):
+        first = int(wrong[0])
         raise RuntimeError(
-            f"evaluation saw {total.count} images of {num_images} (sum of their numbers "
-            f"{total.index_sum}, expected {expected_index_sum}): each must count exactly once"
+            f"evaluation counted image {first} {int(seen[first])} times, and {len(wrong)} of "
+            f"{len(seen)} images not exactly once: the result would be wrong"
         )
+
+
+def summarize(total: ClassificationSums) -> ClassificationResult:
+    """Turn sums over a whole dataset into means."""
     return ClassificationResult(
-        loss=total.loss / num_images,
-        top1=100.0 * total.top1 / num_images,
-        top5=100.0 * total.top5 / num_images,
-        num_images=num_images,
+        loss=total.loss / total.count,
+        top1=100.0 * total.top1 / total.count,
+        top5=100.0 * total.top5 / total.count,
+        num_images=total.count,
     )
 
 

@@ -21,14 +21,12 @@ class ClassificationSums:
         top1: Images whose likeliest class is right.
         top5: Images whose class is among the `TOP_K` likeliest, or all if there are fewer.
         count: Images.
-        index_sum: Sum of the images' numbers; tells a doubled image from a missing one.
     """
 
     loss: float = 0.0
     top1: int = 0
     top5: int = 0
     count: int = 0
-    index_sum: int = 0
 
     def __add__(self, other: "ClassificationSums") -> "ClassificationSums":
         return ClassificationSums(

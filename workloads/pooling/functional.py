@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 
 
+_NOISE_EPS = 4.0
+"""Rounding of a mean, in eps of the mean, with a margin of two."""
+
+
 def widen(x: Tensor) -> Tensor:
     """Return x in float32, or as it is where it is wider already."""
     return x if x.dtype == torch.float64 else x.float()
@@ -32,6 +36,18 @@ def covariance(x_BDM: Tensor) -> Tensor:
     """
     centred_BDM = centre(x_BDM)
     return centred_BDM @ centred_BDM.transpose(1, 2) / x_BDM.shape[2]
+
+
+@torch.no_grad()
+def rounding_noise(x_BDM: Tensor) -> Tensor:
+    """Return the trace up to which a covariance is mere rounding: (B, D, M) to (B, 1, 1).
+
+    The mean of M equal numbers differs from them by an eps or two, so a constant map has a
+    "variance" of about (eps * mean)^2 per channel, which a root normalised by the trace would
+    blow up to the size of a feature.
+    """
+    noise_BD1 = _NOISE_EPS * torch.finfo(x_BDM.dtype).eps * x_BDM.mean(dim=2, keepdim=True)
+    return noise_BD1.square().sum(dim=1, keepdim=True)
 
 
 def upper_triangle_index(size: int) -> Tensor:

@@ -7,6 +7,7 @@ from workloads.pooling.base import GlobalPooling
 from workloads.pooling.functional import (
     centre,
     covariance,
+    rounding_noise,
     upper_triangle,
     upper_triangle_index,
     widen,
@@ -33,8 +34,8 @@ class IsqrtPooling(GlobalPooling):
         Iterative Matrix Square Root Normalization, CVPR 2018.
 
     Deviation:
-        With fewer positions than channels the same polynomial is evaluated on the N x N Gram
-        matrix of the features: the same function and gradient, at a fraction of the cost.
+        With at most half as many positions as channels the same polynomial is evaluated on the
+        N x N Gram matrix of the features: the same function and gradient, at less cost.
     """
 
     index_T: Tensor
@@ -49,10 +50,11 @@ class IsqrtPooling(GlobalPooling):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(device_type=x.device.type, enabled=False):
             x_BDM = widen(x).flatten(2)
-            if x_BDM.shape[2] < x_BDM.shape[1]:
-                root_BDD = newton_schulz_sqrt_gram(centre(x_BDM), self.num_iters)
+            noise_B11 = rounding_noise(x_BDM)
+            if 2 * x_BDM.shape[2] <= x_BDM.shape[1]:
+                root_BDD = newton_schulz_sqrt_gram(centre(x_BDM), self.num_iters, noise_B11)
             else:
-                root_BDD = newton_schulz_sqrt(covariance(x_BDM), self.num_iters)
+                root_BDD = newton_schulz_sqrt(covariance(x_BDM), self.num_iters, noise_B11)
             return upper_triangle(root_BDD, self.index_T).to(x.dtype)
 
     def extra_repr(self) -> str:

@@ -19,17 +19,18 @@ import torch
 from torch import Tensor
 
 
-def newton_schulz_sqrt(cov_BDD: Tensor, num_iters: int) -> Tensor:
+def newton_schulz_sqrt(cov_BDD: Tensor, num_iters: int, noise_B11: Tensor | None = None) -> Tensor:
     """Apply K = `num_iters` Newton-Schulz updates to symmetric matrices: (B, D, D) to (B, D, D).
 
     Costs 1 product for K = 1 and 3 K - 3 for more: the last update of Z is never used, so Z_K is
     not computed. The result has the type of the input, which should be float32 or wider; callers
     switch autocast off.
 
-    A matrix whose trace is zero (a constant map, or one position) gives zero with zero gradient.
+    A matrix whose trace is zero, or not above `noise_B11` (a constant map, or one position), gives
+    zero with zero gradient.
     """
     trace_B11 = cov_BDD.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None]
-    safe_B11, dead_B11 = _guard_zero(trace_B11)
+    safe_B11, dead_B11 = _guard_zero(trace_B11, noise_B11)
     y_BDD = cov_BDD / safe_B11
     if num_iters == 1:
         y_BDD = _minus(1.5 * y_BDD, y_BDD, y_BDD)
@@ -43,7 +44,9 @@ def newton_schulz_sqrt(cov_BDD: Tensor, num_iters: int) -> Tensor:
     return (y_BDD * safe_B11.sqrt()).masked_fill(dead_B11, 0.0)
 
 
-def newton_schulz_sqrt_gram(centred_BDM: Tensor, num_iters: int) -> Tensor:
+def newton_schulz_sqrt_gram(
+    centred_BDM: Tensor, num_iters: int, noise_B11: Tensor | None = None
+) -> Tensor:
     """Do the same from centred features, through their M x M Gram matrix: to (B, D, D).
 
     Y_K = A p(A) for a polynomial p, and with A = X X^T and G = X^T X it holds that
@@ -51,10 +54,15 @@ def newton_schulz_sqrt_gram(centred_BDM: Tensor, num_iters: int) -> Tensor:
 
         newton_schulz_sqrt(centred @ centred^T / M, K)
 
-    with the same gradient, at products of M x M instead of D x D: for fewer positions than
-    channels it is faster, and better conditioned because the null directions are never there.
+    with the same gradient, at products of M x M instead of D x D, which pays where M is at most
+    half of D. The D - M directions without variance are left out; G has null directions of its
+    own (the vector of ones, at least), so the conditioning is that of the other side.
     """
-    scale_B11, dead_B11 = _guard_zero(centred_BDM.square().sum(dim=(1, 2))[:, None, None])
+    num_positions = centred_BDM.shape[2]
+    scale_B11, dead_B11 = _guard_zero(
+        centred_BDM.square().sum(dim=(1, 2))[:, None, None],
+        None if noise_B11 is None else noise_B11 * num_positions,
+    )
     norm_B11 = scale_B11.sqrt()
     x_BDM = centred_BDM / norm_B11
     p_BMM = x_BDM.transpose(1, 2) @ x_BDM
@@ -64,17 +72,19 @@ def newton_schulz_sqrt_gram(centred_BDM: Tensor, num_iters: int) -> Tensor:
         t_BMM = _three_halves_minus_half(p_BMM)
         z_BMM = z_BMM @ t_BMM
     root_BDD = (x_BDM @ z_BMM) @ x_BDM.transpose(1, 2)
-    scale = norm_B11 / centred_BDM.shape[2] ** 0.5
+    scale = norm_B11 / num_positions**0.5
     return (root_BDD * scale).masked_fill(dead_B11, 0.0)
 
 
-def _guard_zero(trace_B11: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the traces with zeros replaced by one, and where that was done.
+def _guard_zero(trace_B11: Tensor, noise_B11: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the traces with zeros and mere noise replaced by one, and where that was done.
 
-    The threshold, eps^4 of the type (2e-28 in float32), only keeps 1 / t from overflowing: it
-    lies far below the rounding noise of features near 1. A NaN is not below it and goes through.
+    The least threshold, eps^4 of the type (2e-28 in float32), only keeps 1 / t from overflowing.
+    A NaN is not below a threshold and goes through.
     """
     dead_B11 = trace_B11 <= torch.finfo(trace_B11.dtype).eps ** 4
+    if noise_B11 is not None:
+        dead_B11 = dead_B11 | (trace_B11 <= noise_B11)
     return trace_B11.masked_fill(dead_B11, 1.0), dead_B11
 
 

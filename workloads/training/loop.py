@@ -6,15 +6,22 @@ from typing import Any
 
 from torch import nn
 
+from workloads.config.optim import StepConfig
 from workloads.config.train import TrainConfig
 from workloads.data.loaders import train_batches
 from workloads.evaluation.classification import evaluate
 from workloads.training.guard import FiniteGuard, check_finite_loss
 from workloads.training.optim import set_learning_rate
 from workloads.training.pacing import Reporter, StopAgreement
-from workloads.training.run import Run, build_run, digest_weights, wrap_for_ranks
+from workloads.training.run import (
+    Run,
+    build_run,
+    digest_weights,
+    settle_buckets,
+    wrap_for_ranks,
+)
 from workloads.training.schedules import learning_rate
-from workloads.training.snapshot import restore, restore_rank, take_snapshot
+from workloads.training.snapshot import refuse_another_job, restore, restore_rank, take_snapshot
 from workloads.worker import distributed
 from workloads.worker.context import WorkerContext
 from workloads.worker.records import TrainResult
@@ -37,19 +44,20 @@ def train(config: TrainConfig, context: WorkerContext) -> TrainResult:
 
     Raises:
         ConfigError: The global batch does not divide by the workers.
-        DataError: The images are missing or broken.
+        DataError: The images are missing or broken, or differ between ranks.
         CheckpointError: The checkpoint is of another network or other classes.
         DivergedError: The loss or a gradient is not finite.
     """
     run = build_run(config, context)
     _describe(run)
     saved = context.load_checkpoint()
-    if saved is not None:
-        restore(run, saved)
-        run.say(f"resumed at epoch {run.state.epoch + 1}, step {run.state.global_step}")
     run.network = wrap_for_ranks(run.model, context)
     if saved is not None:
+        refuse_another_job(run, saved)
+        settle_buckets(run)
+        restore(run, saved)
         restore_rank(run, saved)
+        run.say(f"resumed at epoch {run.state.epoch + 1}, step {run.state.global_step}")
     reporter, stop = Reporter(run), StopAgreement(run)
 
     while run.state.epoch < config.epochs:
@@ -60,13 +68,15 @@ def train(config: TrainConfig, context: WorkerContext) -> TrainResult:
         _validate(run)
         is_best = _close_epoch(run)
         _save(run, is_best=is_best)
+        if stop.reached() and run.state.epoch < config.epochs:
+            return _finish(run, reporter, stopped=True)
     return _finish(run, reporter, stopped=False)
 
 
 def _train_epoch(run: Run, reporter: Reporter, stop: StopAgreement) -> bool:
     """Train the rest of the epoch under way; return whether it was left to stop.
 
-    A wish to stop during its last step is taken up after the validation, in the next epoch.
+    A wish to stop during its last step is taken up after the validation.
     """
     config, state, device = run.config, run.state, run.context.device
     criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
@@ -116,6 +126,7 @@ def _epoch_batches(run: Run) -> Any:
         rank=run.context.rank,
         world_size=run.context.world_size,
         loader_workers=run.loader_workers,
+        pin_memory=run.context.device.type == "cuda",
     )
     return itertools.islice(batches, run.steps_per_epoch - run.state.step_in_epoch)
 
@@ -222,3 +233,9 @@ def _describe(run: Run) -> None:
     )
     if run.data.skipped:
         run.say(f"warning: {len(run.data.skipped)} bad images were left out")
+    schedule = run.config.schedule
+    if isinstance(schedule, StepConfig) and schedule.milestones[0] >= run.config.epochs:
+        run.say(
+            f"warning: no milestone of the schedule comes before the end: the first is "
+            f"{schedule.milestones[0]}, of {run.config.epochs} epochs"
+        )

@@ -1,6 +1,7 @@
 """The parts of one training run, put together the same way on every rank."""
 
 import hashlib
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,13 +9,17 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from workloads.config.batches import batch_size_per_worker
 from workloads.config.errors import ConfigError, Problem
 from workloads.config.train import TrainConfig
+from workloads.data.errors import DataError
 from workloads.data.loaders import steps_per_epoch
-from workloads.data.sources import build_data
+from workloads.data.peers import Peers
+from workloads.data.sources import DataBundle, build_data
 from workloads.models.gcp_net import build_model
 from workloads.training.optim import build_optimizer
 from workloads.training.state import Meters, TrainState
+from workloads.worker import distributed
 from workloads.worker.context import WorkerContext
 from workloads.worker.lines import say
 from workloads.worker.seeding import seed_everything
@@ -61,8 +66,8 @@ class Run:
 
 def build_run(config: TrainConfig, context: WorkerContext) -> Run:
     """Build data, network and optimizer, equal on all ranks; nothing is resumed yet."""
-    batch_size = batch_size_per_worker(config, context.world_size)
-    data = build_data(config.data, seed=config.seed)
+    batch_size = batch_size_per_worker(config.global_batch_size, context.world_size, "train")
+    data = build_equal_data(config, context)
     seed_everything(config.seed)
     model = build_model(config.model, in_channels=data.in_channels, num_classes=data.num_classes)
     model = model.to(context.device)
@@ -94,19 +99,69 @@ def _steps_per_epoch(config: TrainConfig, num_images: int) -> int:
     return config.steps_per_epoch or full
 
 
-def batch_size_per_worker(config: TrainConfig, world_size: int) -> int:
-    """Share the global batch out equally.
+def build_equal_data(config: TrainConfig, context: WorkerContext) -> DataBundle:
+    """Build the data on every rank and refuse to train on data that differ between ranks.
+
+    Ranks whose numbers of images differ would wait for each other in vain, and other images under
+    the same numbers would count twice or never.
 
     Raises:
-        ConfigError: It does not divide.
+        DataError: The data are missing or broken, here or on another rank, or they differ.
     """
-    size, rest = divmod(config.global_batch_size, world_size)
-    if rest:
-        message = f"{config.global_batch_size} images do not divide by {world_size} workers"
-        lower = size * world_size
-        near = f"{lower} or {lower + world_size}" if lower else str(world_size)
-        raise ConfigError("train", [Problem("global_batch_size", message, f"{near} would do")])
-    return size
+    data, error = None, None
+    with distributed.patient_gather() as gather:
+        peers = Peers(context.rank, context.world_size, gather)
+        try:
+            data = build_data(config.data, seed=config.seed, peers=peers)
+        except Exception as reason:  # told after the others have heard that there is one
+            error = reason
+        views = gather(_describe_data(data, error))
+    if error is not None:
+        raise error
+    assert data is not None
+    for rank, view in enumerate(views):
+        where = f"rank {rank} on {view['host']}"
+        if "error" in view:
+            raise _failure_elsewhere(where, view["error"])
+        for name, value in views[0]["data"].items():
+            if view["data"][name] != value:
+                raise DataError(
+                    f"{where} has other data than rank 0 on {views[0]['host']}: {name} "
+                    f"{_shorten(view['data'][name])}, not {_shorten(value)}",
+                    "every node must see the same files",
+                )
+    return data
+
+
+def _describe_data(data: DataBundle | None, error: Exception | None) -> dict[str, Any]:
+    host = socket.gethostname()
+    if data is None:
+        # Kinds that a retry is decided by stay themselves; others need not survive a pickle.
+        carried = isinstance(error, DataError | OSError)
+        return {"host": host, "error": error if carried else repr(error)}
+    return {
+        "host": host,
+        "data": {
+            "training images": len(data.train),
+            "validation images": len(data.val),
+            "skipped images": len(data.skipped),
+            "classes": data.classes,
+            "digest": data.digest,
+        },
+    }
+
+
+def _failure_elsewhere(where: str, error: Exception | str) -> Exception:
+    if isinstance(error, OSError):
+        return OSError(error.errno, f"{where}: {error}")
+    if isinstance(error, DataError):
+        return DataError(f"{where}: {error.message}", error.hint)
+    return DataError(f"{where}: {error}")
+
+
+def _shorten(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def wrap_for_ranks(model: nn.Module, context: WorkerContext) -> nn.Module:
@@ -124,6 +179,23 @@ def wrap_for_ranks(model: nn.Module, context: WorkerContext) -> nn.Module:
     # Set afterwards: the keyword was renamed within the range of torch that we allow.
     network.broadcast_buffers = False
     return network
+
+
+def settle_buckets(run: Run) -> None:
+    """Let the averaging of gradients find the layout that it has after the first step.
+
+    It sorts its buckets anew after its first backward pass, and with three or more ranks another
+    layout sums in another order. So before a resume one pass is thrown away: whatever it changes
+    (buffers, random numbers) must be restored afterwards.
+    """
+    if run.network is run.model:
+        return
+    side, device = run.data.image_size, run.context.device
+    run.network.train()
+    for _ in range(2):  # the layout changes at the forward pass that follows the first backward
+        images = torch.zeros(2, run.data.in_channels, side, side, device=device)
+        run.network(images).sum().backward()
+        run.optimizer.zero_grad(set_to_none=True)
 
 
 def digest_weights(model: nn.Module) -> str:

@@ -11,6 +11,8 @@ from workloads.worker import distributed
 from workloads.worker.failures import CheckpointError
 from workloads.worker.seeding import rng_state, seed_everything, set_rng_state
 
+_MOST_LINES = 8
+
 
 def take_snapshot(run: Run) -> dict[str, Any]:
     """Return all that resume needs; every rank calls it, each contributes its own part."""
@@ -27,14 +29,9 @@ def take_snapshot(run: Run) -> dict[str, Any]:
 
 
 def restore(run: Run, saved: dict[str, Any]) -> None:
-    """Put a run where `take_snapshot` found it, except for random numbers (`restore_rank`).
-
-    Raises:
-        CheckpointError: It is of another network, other classes or other steps per epoch.
-    """
-    _refuse_other_identity(saved["identity"], _identity(run))
+    """Put a run where `take_snapshot` found it, except for random numbers (`restore_rank`)."""
     run.model.load_state_dict(saved["model"])
-    run.optimizer.load_state_dict(saved["optimizer"])
+    _load_optimizer(run.optimizer, saved["optimizer"])
     run.state = TrainState.from_dict(saved["train"])
     for name, now in _surroundings(run).items():
         before = saved["surroundings"].get(name)
@@ -55,13 +52,15 @@ def restore_rank(run: Run, saved: dict[str, Any]) -> None:
     # Another number of ranks: the sums go to rank 0, random numbers start anew from the step.
     seed_everything(run.config.seed + run.state.global_step, context.rank)
     if context.rank == 0:
-        run.meters.set([sum(values) for values in zip(*(r["meters"] for r in ranks), strict=True)])
+        *sums, seconds = [sum(values) for values in zip(*(r["meters"] for r in ranks), strict=True)]
+        # The epoch's time is the mean over ranks, and the others begin with none.
+        run.meters.set([*sums, seconds / len(ranks) * context.world_size])
 
 
 def _identity(run: Run) -> dict[str, Any]:
     """What a checkpoint and a run must share, or resuming would be nonsense."""
     return {
-        "network": run.config.model.model_dump_json(),
+        "optimizer": run.config.optim.name,
         "input channels": run.data.in_channels,
         "classes": list(run.data.classes),
         "global batch size": run.config.global_batch_size,
@@ -82,10 +81,30 @@ def _surroundings(run: Run) -> dict[str, Any]:
     }
 
 
-def _refuse_other_identity(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    differing = [name for name in now if saved.get(name) != now[name]]
+def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load what the optimizer remembers; its settings stay those of this job's config."""
+    settings = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(saved)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
+
+
+def _shapes(weights: dict[str, Any]) -> dict[str, list[int]]:
+    return {f"network's {name}": list(tensor.shape) for name, tensor in weights.items()}
+
+
+def refuse_another_job(run: Run, saved: dict[str, Any]) -> None:
+    """Raise CheckpointError if it is of another network, optimizer, other classes or steps."""
+    before = {**saved["identity"], **_shapes(saved["model"])}
+    now = {**_identity(run), **_shapes(run.model.state_dict())}
+    differing = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     if differing:
-        lines = [f"  {n}: checkpoint {saved.get(n)!r}, this job {now[n]!r}" for n in differing]
+        lines = [f"  {n}: checkpoint {before.get(n)!r}, this job {now.get(n)!r}" for n in differing]
+        if len(lines) > _MOST_LINES:
+            lines[_MOST_LINES:] = [f"  and {len(lines) - _MOST_LINES} more"]
         raise CheckpointError(
             "the checkpoint does not fit this job:\n"
             + "\n".join(lines)

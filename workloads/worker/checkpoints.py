@@ -7,6 +7,7 @@ find them.
 
 import errno
 import hashlib
+import pickle
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -100,8 +101,12 @@ class CheckpointStore:
     def load_latest(self) -> dict[str, Any] | None:
         """Return the newest state that verifies; damaged ones are set aside, never loaded.
 
+        Returns:
+            None if nothing was ever saved.
+
         Raises:
-            CheckpointError: The newest one was written by a newer gcpctl.
+            CheckpointError: The newest one was written by a newer gcpctl, or all are damaged.
+            OSError: The storage failed; nothing is known of the checkpoint, and it stays.
         """
         for folder in self._complete():
             try:
@@ -112,6 +117,13 @@ class CheckpointStore:
                 continue
             self._quietly(partial(self._point_to_best, manifest))
             return state
+        damaged = sorted(self.paths.checkpoints.glob("step-*.bad-*"))
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint in {self.paths.checkpoints} can be loaded; damaged: "
+                f"{', '.join(folder.name for folder in damaged)}. Bring one back from a copy, or "
+                "remove them to train from the start"
+            )
         return None
 
     def load_best(self) -> dict[str, Any] | None:
@@ -119,12 +131,16 @@ class CheckpointStore:
         best = read_json(self.paths.best)
         if best is None:
             return None
-        folder = self._folder(int(best["step"]))
-        try:
-            self._verified(folder)
-            return _load(folder)
-        except DamagedError as damage:
-            raise CheckpointError(f"the best checkpoint {folder} is damaged: {damage}") from None
+        step, damages = int(best["step"]), []
+        # A crash while it was replaced leaves the one it should replace, as `.old`.
+        for folder in [folder for folder in self._complete() if _step(folder) == step]:
+            try:
+                self._verified(folder)
+                return _load(folder)
+            except DamagedError as damage:
+                damages.append(f"{folder.name}: {damage}")
+        reasons = "; ".join(damages) or "it is missing"
+        raise CheckpointError(f"the best checkpoint, of step {step}, cannot be used: {reasons}")
 
     def steps(self) -> list[int]:
         """Return the steps that have a complete checkpoint, ascending; nothing is verified."""
@@ -174,14 +190,15 @@ class CheckpointStore:
 
     def _tidy(self, manifest: Manifest) -> None:
         self._verified(self._folder(manifest.step))
-        self._point_to_best(manifest)
-        best = read_json(self.paths.best) or {}
-        spared = set(self.steps()[-self.keep :]) | {best.get("step"), manifest.step}
-        for folder in self._complete():
-            replaced = folder.suffix == ".old" and self._folder(_step(folder)).exists()
-            if replaced or _step(folder) not in spared:
-                durable.remove_tree(folder)
-        self._remove_unfinished()
+        with self.ownership.commit():  # what a newer attempt saved or loads is not ours to remove
+            self._point_to_best(manifest)
+            best = read_json(self.paths.best) or {}
+            spared = set(self.steps()[-self.keep :]) | {best.get("step"), manifest.step}
+            for folder in self._complete():
+                replaced = folder.suffix == ".old" and self._folder(_step(folder)).exists()
+                if replaced or _step(folder) not in spared:
+                    durable.remove_tree(folder)
+            self._remove_unfinished()
         free = shutil.disk_usage(self.paths.checkpoints).free
         if free < _LOW_SPACE_CHECKPOINTS * manifest.state_bytes:
             say(f"warning: {free // _MIB} MiB left for checkpoints in {self.paths.checkpoints}")
@@ -242,7 +259,7 @@ class CheckpointStore:
             self.ownership.check()  # a newer attempt may have cleared our folder under our hands
         except FencedError as fenced:
             return fenced
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             return storage_full(self.paths, self.paths.checkpoints, _num_bytes(state))
         return None
 
@@ -250,13 +267,19 @@ class CheckpointStore:
         """Tidy up; a failure of it is worth a line, not the training."""
         try:
             action()
-        except (OSError, DamagedError, CheckpointError) as error:
+        except (OSError, DamagedError, CheckpointError, FencedError) as error:
             say(f"warning: could not tidy {self.paths.checkpoints}: {error}")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an operation failed for want of room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def storage_full(paths: JobPaths, path: Path, needed_bytes: int) -> StorageFullError:
     """Return the error that tells a person what to free and how to go on."""
-    free = shutil.disk_usage(paths.root).free
+    there = next(folder for folder in (paths.root, *paths.root.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
     return StorageFullError(
         f"no room for {path}: needs about {max(1, needed_bytes // _MIB)} MiB, {free // _MIB} MiB "
         f"free; what was saved before is intact. Free space, then: gcpctl retry {paths.job_id}"
@@ -288,11 +311,24 @@ class _HashingWriter:
 
 
 def _load(folder: Path) -> dict[str, Any]:
+    """Read a state whose digest is right.
+
+    Raises:
+        DamagedError: It was saved this way: by foreign hands or a broken program.
+        OSError: The storage failed. This and a lack of memory say nothing about the checkpoint.
+    """
     try:
-        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # The digest is right, so it was saved this way: by foreign hands or a broken program.
+        # Opened here: torch's own reader hides the operating system's reason.
+        with (folder / STATE_FILE).open("rb") as handle:
+            state = torch.load(handle, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DamagedError(f"{STATE_FILE} is missing") from None
+    except (pickle.UnpicklingError, EOFError) as error:
         raise DamagedError(f"{STATE_FILE} does not load as plain data: {error}") from error
+    except RuntimeError as error:
+        if "PytorchStreamReader" not in str(error):
+            raise
+        raise DamagedError(f"{STATE_FILE} is no archive of torch: {error}") from error
     if not isinstance(state, dict):
         raise DamagedError(f"{STATE_FILE} holds no state")
     return state

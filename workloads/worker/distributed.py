@@ -1,17 +1,22 @@
 """The few collectives that training needs; each is trivial in a single process."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 GROUP_TIMEOUT_S = 300
 """A rank that does not answer for so long ends the attempt; torch's default is half an hour."""
+
+
+PATIENCE_S = 3600
+"""How far ranks may be apart that read images before they meet; see `patient_gather`."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,37 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+@contextmanager
+def patient_gather(timeout_s: int = PATIENCE_S) -> Iterator[Callable[[Any], list[Any]]]:
+    """Yield a `gather_objects` whose ranks may arrive `timeout_s` apart; all enter at one time.
+
+    A process that dies is noticed at once all the same, by its closed connections.
+    """
+    if not is_active():
+        yield gather_objects
+        return
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+
+    def gather(value: Any) -> list[Any]:
+        values: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value, group=group)
+        return values
+
+    try:
+        yield gather
+    finally:
+        dist.destroy_process_group(group)
+
+
+def all_reduce_counts(counts: Tensor) -> Tensor:
+    """Return whole numbers on the CPU, summed over all ranks."""
+    if not is_active():
+        return counts
+    total = counts.to(_device(), copy=True)
+    dist.all_reduce(total)
+    return total.cpu()
 
 
 def broadcast_object(value: Any) -> Any:

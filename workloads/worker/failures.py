@@ -36,7 +36,9 @@ _INFRASTRUCTURE_TEXTS = (
     "killed by signal",
     "exited unexpectedly",
 )
-"""What torch says, as RuntimeError, when a peer, a link, a device or a loader process is gone."""
+"""What torch says when a peer, a link, a device or a loader process is gone."""
+_TORCH_TYPES = frozenset({"RuntimeError", "AcceleratorError"})
+"""By name and not by class: subclasses of ours say what went wrong in words of their own."""
 
 
 class StorageFullError(Exception):
@@ -132,7 +134,9 @@ def _is_infrastructure(exc: BaseException) -> bool:
     if _errno(exc) in _INFRASTRUCTURE_ERRNOS or type(exc).__name__ in _INFRASTRUCTURE_TYPES:
         return True
     text = str(exc).lower()
-    return type(exc) is RuntimeError and any(part in text for part in _INFRASTRUCTURE_TEXTS)
+    return type(exc).__name__ in _TORCH_TYPES and any(
+        part in text for part in _INFRASTRUCTURE_TEXTS
+    )
 
 
 def _weight(record: dict[str, Any]) -> int:

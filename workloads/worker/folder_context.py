@@ -1,23 +1,22 @@
 """A worker whose world is a folder: alone, under torchrun and under Ray Train alike."""
 
+import contextlib
 import dataclasses
-import errno
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from workloads.worker import distributed, durable
-from workloads.worker.checkpoints import CheckpointStore, storage_full
+from workloads.worker.checkpoints import CheckpointStore, is_full, storage_full
 from workloads.worker.paths import JobPaths
 from workloads.worker.records import Progress, TrainResult
 from workloads.worker.spool import SpoolWriter, make_row
 
 STOP_POLL_S = 0.2
 OWNER_POLL_S = 2.0
-PROGRESS_EVERY_S = 0.5
 
 
 class FolderContext:
@@ -36,6 +35,7 @@ class FolderContext:
 
     Raises:
         FencedError: A newer attempt owns the job.
+        StorageFullError: No room for what it writes; every method but `report_progress` may say so.
     """
 
     def __init__(
@@ -58,19 +58,21 @@ class FolderContext:
         self._store = CheckpointStore(self.paths, attempt, keep_checkpoints)
         self._spool: SpoolWriter | None = None
         self._stop = False
-        self._stop_polled_s = self._owner_polled_s = self._progress_s = float("-inf")
+        self._stop_polled_s = self._owner_polled_s = float("-inf")
         self._first_step_seen = False
         if rank == 0:
-            self._store.claim()
+            with self._full_disk_told(self.paths.root):
+                self._store.claim()
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """Load on rank 0, continue the spool from there, and hand the state to the others."""
         state = None
         if self.rank == 0:
-            state = self._store.load_latest()
-            resume_at = 0 if state is None else int(state["step"])
-            with self._store.ownership.commit():
-                self._spool = SpoolWriter.open(self.paths.spool, resume_at)
+            with self._full_disk_told(self.paths.spool):
+                state = self._store.load_latest()
+                resume_at = 0 if state is None else int(state["step"])
+                with self._store.ownership.commit():
+                    self._spool = SpoolWriter.open(self.paths.spool, resume_at)
         return distributed.broadcast_object(state)
 
     def log_metrics(self, step: int, metrics: Mapping[str, float], *, at: int) -> None:
@@ -79,18 +81,15 @@ class FolderContext:
             self._open_spool.append(make_row(step, at, metrics))
 
     def report_progress(self, progress: Progress) -> None:
-        """Replace ``progress.json``, about twice a second and whenever the phase ends."""
+        """Replace ``progress.json``; where it cannot be written, training goes on without."""
         if self.rank != 0:
             return
-        if not self._first_step_seen and progress.phase == "train":
-            self._first_step_seen = True
-            first = {"attempt": self.attempt, "time_ms": time.time_ns() // 1_000_000}
-            durable.write_json_fleeting(self.paths.first_step, first)
-        now_s = time.monotonic()
-        if progress.phase == "train" and now_s - self._progress_s < PROGRESS_EVERY_S:
-            return
-        self._progress_s = now_s
-        durable.write_json_fleeting(self.paths.progress, dataclasses.asdict(progress))
+        with contextlib.suppress(OSError):
+            if not self._first_step_seen and progress.phase == "train":
+                first = {"attempt": self.attempt, "time_ms": time.time_ns() // 1_000_000}
+                durable.write_json_fleeting(self.paths.first_step, first)
+                self._first_step_seen = True
+            durable.write_json_fleeting(self.paths.progress, dataclasses.asdict(progress))
 
     def should_stop(self) -> bool:
         """Look for ``STOP`` at most every 0.2 s, and for a newer owner every 2 s."""
@@ -114,22 +113,28 @@ class FolderContext:
         if self.rank != 0:
             return
         spool = self._open_spool
-        try:
+        with self._full_disk_told(self.paths.spool):
             spool.sync()
             self._store.save({**state, "step": step}, step=step, is_best=is_best)
             spool.commit(step)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise storage_full(self.paths, self.paths.spool, 0) from error
-            raise
 
     def finish(self, result: TrainResult) -> None:
         """Write ``result.json``, if this attempt still owns the job."""
         if self.rank == 0:
-            with self._store.ownership.commit():
+            with self._full_disk_told(self.paths.result), self._store.ownership.commit():
                 durable.write_json(self.paths.result, dataclasses.asdict(result))
             if self._spool is not None:
                 self._spool.close()
+
+    @contextlib.contextmanager
+    def _full_disk_told(self, path: Path) -> Iterator[None]:
+        """Say of a full disk what to free and how to go on."""
+        try:
+            yield
+        except OSError as error:
+            if is_full(error):
+                raise storage_full(self.paths, path, 0) from error
+            raise
 
     @property
     def _open_spool(self) -> SpoolWriter:

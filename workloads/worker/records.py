@@ -12,7 +12,7 @@ class Progress:
         epoch: The epoch under way, from 1.
         step: Optimizer steps done in it, of `steps_per_epoch`.
         global_step: Optimizer steps done since the start, of `total_steps`.
-        eta_s: Expected seconds of training that are left, validation not counted.
+        eta_s: Expected seconds to the end, at this attempt's mean pace, validations included.
     """
 
     phase: str

@@ -62,7 +62,7 @@ def read_log(session: Session, job: Job, attempt: int) -> str:
         pass
     try:
         return session.ray.logs(submission_id(job.job_id, attempt))
-    except (NotFoundError, GcpctlError) as exc:
+    except NotFoundError as exc:
         raise NotFoundError(
             f"the log of attempt {attempt} of {job.job_id} is lost",
             "the cluster's head was lost with it, before the log could be archived",

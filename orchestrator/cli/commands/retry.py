@@ -1,5 +1,7 @@
 """`gcpctl retry`: put an ended job back into the queue."""
 
+import json
+
 import click
 
 from orchestrator.cli.options import complete_jobs
@@ -10,7 +12,7 @@ from orchestrator.jobs.job import (
     TAG_LAUNCHED,
     TAG_NOT_BEFORE,
     TAG_QUEUE_KEY,
-    TAG_RETRIES_FROM,
+    TAG_RETRIES,
     TAG_STOP,
     queue_key,
 )
@@ -42,7 +44,7 @@ def retry(jobs: tuple[str, ...]) -> None:
                 TAG_STOP: "",
                 TAG_NOT_BEFORE: "0",
                 TAG_LAUNCHED: "0",
-                TAG_RETRIES_FROM: str(job.attempt),
+                TAG_RETRIES: json.dumps({"used": 0, "epoch": job.epoch}),
                 TAG_QUEUE_KEY: queue_key(job.priority, now_ms()),
             },
         )

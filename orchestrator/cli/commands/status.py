@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 
 import click
 
@@ -75,7 +76,7 @@ def _newest(
     if not ids:
         known = ", ".join(sorted(experiments.values()))
         raise NotFoundError(f"there is no study {study!r}", f"known: {known}")
-    where = search_filter(states, None, recipe)
+    where = search_filter(states, recipe)
     return session.store.search(where, limit=limit, experiments=ids)
 
 
@@ -97,14 +98,13 @@ def _show(session: Session, jobs: list[Job], *, single: bool, output: str) -> No
         talk("no jobs yet; a first one: gcpctl submit train digits_resnet_isqrt --follow")
 
 
-def _watch(session: Session, look: object, *, single: bool, output: str) -> None:
-    """Redraw on a terminal; append what changed elsewhere. Ends with the last active job."""
-    assert callable(look)
+def _watch(session: Session, look: Callable[[], list[Job]], *, single: bool, output: str) -> None:
+    """Redraw on a terminal, append what changed elsewhere; one job's watch ends with it."""
     shown = ""
     complained = False
     while True:
         try:
-            jobs: list[Job] = look()
+            jobs = look()
         except UnreachableError as exc:
             if not complained:
                 talk(f"{exc.message}; trying again")

@@ -1,21 +1,22 @@
 """`gcpctl submit`: plan, check, record; the controller does the rest."""
 
 import sys
+from pathlib import Path
 
 import click
 
 from cluster import local
-from cluster.capacity import planned_cpus, planned_gpus
 from cluster.profiles import load_profile
 from orchestrator.cli.follow import follow
 from orchestrator.cli.options import complete_jobs, complete_recipes
 from orchestrator.cli.output import answer, talk
-from orchestrator.cli.session import Session
+from orchestrator.cli.session import Session, connect
 from orchestrator.jobs import plan as planning
-from orchestrator.jobs.errors import UnreachableError
-from orchestrator.jobs.provenance import collect
+from orchestrator.jobs.errors import ConflictError, GcpctlError
+from orchestrator.jobs.job import Job
+from orchestrator.jobs.provenance import Provenance, collect
 from orchestrator.jobs.ray_jobs import Node
-from orchestrator.jobs.submit import record
+from orchestrator.jobs.submit import attach_provenance, record
 from workloads.config.data import ImageFolderConfig
 from workloads.config.document import dump_document
 from workloads.config.train import TrainConfig
@@ -62,14 +63,21 @@ def train(
       gcpctl submit train digits_resnet_isqrt optim.lr=0.05 model.head.pooling.num_iters=3
       gcpctl submit train folder_resnet18_isqrt data.path=/data/birds --workers 2
     """
-    request = planning.Request(
-        name=name, workers=workers, priority=priority, seed=seed, smoke=smoke, after=after
-    )
-    plan = planning.plan_train(recipe, overrides, request)
     profile = load_profile()
     is_local = profile is None or profile.nudge_path is not None
+    request = planning.Request(
+        name=name,
+        workers=workers,
+        priority=priority,
+        seed=seed,
+        smoke=smoke,
+        after=_exact_ids(after, name) if after else (),
+        folder=Path.cwd() if is_local else None,
+    )
+    plan = planning.plan_train(recipe, overrides, request)
     if is_local:
-        nodes = [Node(cpus=planned_cpus(), gpus=planned_gpus())]
+        cpus, gpus = local.plan_resources()
+        nodes = [Node(cpus=cpus, gpus=gpus)]
         planning.check_feasible(plan.spec.resources, nodes, where="this machine")
         _check_images(plan.config)
     if dry_run:
@@ -80,19 +88,47 @@ def train(
         return
     if is_local:
         profile = local.up(say=talk)
-    if profile is None:
-        raise UnreachableError("there is no cluster to submit to", "see: gcpctl cluster up")
+    assert profile is not None
     session = Session(profile)
-    nodes = session.ray.nodes()
-    planning.check_feasible(plan.spec.resources, nodes, where="the cluster")
-    job = record(session.store, plan, collect(sys.argv[1:]))
-    session.nudge()
+    planning.check_feasible(plan.spec.resources, session.ray.nodes(), where="the cluster")
+    provenance = collect(sys.argv[1:])
+    job, plan = _record(session, plan, provenance, chosen=name is not None)
     talk(f"submitted {job.job_id}: {plan.spec.resources.describe()}; this terminal may be closed")
+    try:
+        attach_provenance(session.store, job, plan, provenance)
+    except GcpctlError as exc:
+        talk(f"the job runs, but its config.yaml or diff could not be stored: {exc.message}")
+    session.nudge()
     if follow_:
         sys.exit(follow(session, job))
     answer(job.job_id)
     for command in (f"gcpctl status {job.job_id}", f"gcpctl logs {job.job_id} -f", "gcpctl ui"):
         talk(f"  {command}")
+
+
+def _record(
+    session: Session, plan: planning.Plan, provenance: Provenance, *, chosen: bool
+) -> tuple[Job, planning.Plan]:
+    """Record the job; draw another id in the rare case that the one made up is taken."""
+    while True:
+        try:
+            return record(session.store, plan, provenance), plan
+        except ConflictError:
+            if chosen:
+                raise
+            plan = plan.with_new_id()
+        except KeyboardInterrupt:
+            talk(f"\ninterrupted; if it was recorded already: gcpctl stop {plan.spec.job_id}")
+            raise
+
+
+def _exact_ids(after: tuple[str, ...], name: str | None) -> tuple[str, ...]:
+    """Return the full ids of the jobs to wait for; each must exist now."""
+    store = connect().store
+    found = tuple(store.find(part).job_id for part in after)
+    if name in found:
+        raise ConflictError(f"{name} cannot run after itself")
+    return found
 
 
 def _check_images(config: TrainConfig) -> None:

@@ -54,6 +54,28 @@ def test_one_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     assert caught.value.exit_code == 4
 
 
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe\x00", "schlüssel".encode()])
+def test_one_that_holds_no_token_is_refused_with_a_remedy(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(ClusterError, match=f"delete {path}") as caught:
+        read_token(path)
+    assert caught.value.exit_code == 4
+
+
+def test_one_that_may_not_be_looked_at_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(ClusterError, match="Use the account") as caught:
+        read_token(tmp_path / "token")
+    assert caught.value.exit_code == 4
+
+
 def test_a_missing_one_names_the_place_and_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="gcpctl cluster up") as caught:
         read_token(tmp_path / "token")

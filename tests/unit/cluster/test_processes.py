@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from cluster.healing import Record, load_record, save_record
 from cluster.layout import Layout
 from cluster.processes import MARKER, SERVICE, end_marked, find_marked, identify, is_alive
+from cluster.supervisor import ORPHANS
 
 SLEEP = "import time; time.sleep(60)"
 STUBBORN = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
@@ -74,6 +76,26 @@ def test_marked_processes_are_found_by_id_and_service(marked: subprocess.Popen[b
     assert [process.pid for process in find_marked("unit-test", ["ray"])] == [marked.pid]
     assert find_marked("unit-test", ["mlflow"]) == []
     assert find_marked("unit-test-2") == []
+
+
+def test_some_are_killed_before_they_can_say_anything(tmp_path: Path) -> None:
+    speaker = "import signal, sys, time, pathlib\n"
+    speaker += "def say(*_): pathlib.Path(sys.argv[2]).touch(); sys.exit(7)\n"
+    speaker += "signal.signal(signal.SIGTERM, say); print('x', flush=True); time.sleep(60)"
+    environment = {**os.environ, MARKER: "unit-orphans", SERVICE: "ray"}
+    with contextlib.ExitStack() as stack:
+        ends = []
+        for name in ("orchestrator.drivers.main", "raylet"):
+            command = [sys.executable, "-c", speaker, name, str(tmp_path / name)]
+            process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            process.stdout.read(1)
+            ends.append(process)
+        assert end_marked("unit-orphans", ["ray"], grace_s=10, at_once=ORPHANS) == 2
+        assert [process.wait(5) for process in ends] == [-9, 7]
+    assert [path.name for path in tmp_path.iterdir()] == ["raylet"]
 
 
 def test_one_that_ignores_sigterm_is_killed_and_others_live(

@@ -18,13 +18,14 @@ def call(
     path: str = "/",
     query: str = "",
     kind: str = "http",
+    inner: int = 200,
     **headers: str,
 ) -> tuple[int, dict[str, str], bytes]:
-    """Send one request through a gate; the application behind answers 200 "inside"."""
+    """Send one request through a gate; the application behind answers `inner` "inside"."""
     sent: list[Message] = []
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.start", "status": inner, "headers": []})
         await send({"type": "http.response.body", "body": b"inside"})
 
     async def receive() -> Message:
@@ -104,6 +105,16 @@ def test_the_link_leads_nowhere_else(path: str) -> None:
 def test_a_cookie_changes_nothing_from_another_origin(origin: str, status: int) -> None:
     headers = {"cookie": f"gcpctl_8123={TOKEN}", "host": "127.0.0.1:8123", "origin": origin}
     assert call(method="POST", **headers)[0] == status
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_401_is_about_the_token_and_403_about_host_or_origin(method: str) -> None:
+    foreign = {"host": "evil.example", "origin": "http://evil.example"}
+    for shown in ({}, {"authorization": "Bearer wrong"}, {"cookie": "gcpctl_8123=wrong"}):
+        assert call(method=method, inner=403, **foreign, **shown)[0] == 401
+    right = {"authorization": f"Bearer {TOKEN}"}
+    status, _, body = call(method=method, inner=403, **foreign, **right)
+    assert (status, body) == (403, b"inside")  # the server's own refusal passes unchanged
 
 
 def test_websockets_are_refused() -> None:

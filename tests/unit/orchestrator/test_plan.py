@@ -111,3 +111,19 @@ def test_gpus_that_are_not_there():
     with pytest.raises(InfeasibleError) as caught:
         check_feasible(Resources(gpus_per_worker=1), [Node(cpus=8, gpus=0)], where="this machine")
     assert "gpus_per_worker" in caught.value.hint
+
+
+FOLDER_RECIPE = "folder_resnet18_isqrt"
+
+
+def test_a_relative_data_folder_is_made_absolute_where_the_cluster_is_here(tmp_path):
+    plan = plan_train(FOLDER_RECIPE, ["data.path=birds"], Request(folder=tmp_path))
+    assert plan.spec.config["data"]["path"] == str(tmp_path / "birds")
+    with pytest.raises(ConfigError, match="relative"):
+        plan_train(FOLDER_RECIPE, ["data.path=birds"], Request())
+
+
+@pytest.mark.parametrize("study", ["''", "x" * 300])
+def test_studies_that_mlflow_would_refuse(study):
+    with pytest.raises(ConfigError, match="study"):
+        plan_train(RECIPE, [f"study={study}"], Request())

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.controller.reconcile import step
 from orchestrator.jobs.errors import UnreachableError
-from orchestrator.jobs.job import TAG_ATTEMPT, TAG_SPEC, TAG_STOP
+from orchestrator.jobs.job import TAG_SPEC, TAG_STOP
 from orchestrator.jobs.states import State
 from tests.fakes import Crash, FakeRay, FakeStore, make_spec
 
@@ -29,7 +29,7 @@ class World:
         return list(report.events)
 
     def job(self, name: str):
-        return self.store.find(name)
+        return self.store.find_exact(name)
 
     def submit(self, name: str, **fields) -> str:
         return self.store.add(make_spec(name, **fields), submitted_ms=self.now_ms)
@@ -78,7 +78,7 @@ def test_retries_end(world):
             world.ray.end(name)
     assert world.ray.launches == ["a-a1", "a-a2", "a-a3"]
     assert world.job("a").state is State.FAILED
-    assert "after 2 retries" in world.job("a").reason
+    assert "after 2 retries without progress" in world.job("a").reason
 
 
 def test_a_users_error_fails_at_once(world):
@@ -91,9 +91,9 @@ def test_a_users_error_fails_at_once(world):
 
 
 def test_a_lost_head_costs_one_attempt(world):
-    run = world.submit("a")
+    world.submit("a")
     world.step()
-    world.store.runs[run]["tags"]["gcpctl.phase"] = "training"
+    world.step()  # sees that Ray knows it
     world.ray.lose_head()
     world.step()
     assert "lost with the Ray head" in world.job("a").reason
@@ -221,14 +221,67 @@ def test_a_job_that_cannot_be_read_does_not_stop_the_others(world):
     assert world.job("good").state is State.RUNNING
 
 
-def test_retry_counts_afresh_after_a_person_asked(world):
-    run = world.submit("a", max_retries=0)
+def test_progress_earns_new_retries(world):
+    run = world.submit("a", max_retries=1)
+    for epoch in range(1, 6):
+        world.step(seconds=400)
+        world.store.runs[run]["metrics"] = {"progress/epoch": epoch}
+        world.ray.end(f"a-a{epoch}")
+        world.step()
+    assert world.job("a").state is State.SCHEDULED
+    for _ in range(2):  # and without progress they end
+        world.step(seconds=400)
+        world.ray.end(world.ray.launches[-1])
+        world.step()
+    assert world.job("a").state is State.FAILED
+
+
+def test_a_signal_that_nobody_asked_for_is_retried(world):
+    run = world.submit("a")
     world.step()
+    world.store.driver_says(run, 1, {"outcome": "stopped", "reason": "stopped at step 7"})
+    world.ray.end("a-a1", "SUCCEEDED")
+    world.step()
+    assert world.job("a").state is State.SCHEDULED
+    assert "the system ended the driver" in world.job("a").reason
+
+
+def test_trouble_with_one_job_leaves_the_others_to_be_moved(world):
+    run = world.submit("bad")
+    world.submit("good", num_workers=4)
+    world.step()
+    world.ray.end("bad-a1")
+    world.store.runs[run]["tags"]["gcpctl.not_before_ms"] = ""
+    get = world.store.get
+
+    def broken(run_id):
+        if run_id == run:
+            raise ValueError("an answer nobody foresaw")
+        return get(run_id)
+
+    world.store.get = broken
+    events = world.step()
+    assert any("left as it is, ValueError" in event for event in events)
+
+
+def test_a_stop_during_a_launch_that_never_arrived(world):
+    run = world.submit("a")
+    world.step()
+    world.ray.lose_head()
+    world.store.runs[run]["tags"][TAG_STOP] = "1"
+    world.step()
+    assert world.job("a").state is State.KILLED
+    assert world.ray.launches == ["a-a1"]
+
+
+def test_an_old_list_of_jobs_judges_no_newer_attempt(world):
+    run = world.submit("a")
+    world.step()
+    stale = world.store.active()
     world.ray.end("a-a1")
     world.step()
-    assert world.job("a").state is State.FAILED
-    tags = world.store.runs[run]["tags"]
-    tags["gcpctl.retries_counted_from"] = tags[TAG_ATTEMPT]
-    world.store.runs[run]["state"] = State.SCHEDULED
-    world.step(seconds=2)
+    world.step(seconds=2)  # attempt 2 runs
+    world.store.active = lambda: stale
+    world.step()
+    assert world.store.runs[run]["state"] is State.RUNNING
     assert world.ray.launches == ["a-a1", "a-a2"]

@@ -17,7 +17,7 @@ def test_retries_are_bounded():
     verdict = decide(used=3)
     assert isinstance(verdict, Close)
     assert not verdict.stopped
-    assert "after 3 retries" in verdict.reason
+    assert "after 3 retries without progress" in verdict.reason
 
 
 @pytest.mark.parametrize("kind", ["user", "storage"])

@@ -16,7 +16,12 @@ def run(run_id: str, status: str) -> dict:
             "start_time": 1,
             "artifact_uri": "mlflow-artifacts:/1/x/artifacts",
         },
-        "data": {"tags": [{"key": "gcpctl.job_id", "value": "a"}]},
+        "data": {
+            "tags": [
+                {"key": "gcpctl.job_id", "value": "a"},
+                {"key": "gcpctl.spec", "value": '{"after": []}'},
+            ]
+        },
     }
 
 
@@ -36,6 +41,7 @@ def test_a_job_that_moves_between_two_requests_is_seen_once():
     client = Client(
         {"experiments": [{"experiment_id": "1", "name": "digits"}]},
         {"runs": [run("r1", "RUNNING")]},
+        {},
         {"runs": [run("r1", "SCHEDULED")]},
     )
     (job,) = JobStore(client).active()  # type: ignore[arg-type]
