@@ -100,7 +100,7 @@ class Live:
         job = self.store.find(job_id)
         return _find(lambda words: "orchestrator.drivers.main" in words and job.run_id in words)
 
-    def workers(self, job_id: str) -> list[psutil.Process]:
+    def workers(self) -> list[psutil.Process]:
         """Return the training processes of this home's cluster."""
         return [
             process

@@ -16,6 +16,7 @@ from orchestrator.jobs.errors import (
 from orchestrator.jobs.job import Job
 from orchestrator.jobs.recipes import recipe_files
 from orchestrator.jobs.states import State
+from orchestrator.results.links import run_page
 
 _POLL_S = 0.5
 _EXIT = {State.FINISHED: 0, State.FAILED: EXIT_JOB_FAILED, State.KILLED: EXIT_JOB_STOPPED}
@@ -168,8 +169,7 @@ def _closing_words(session: Session, job: Job) -> None:
         )
     elif job.reason:
         answer(f"  {job.reason}")
-    url = f"{session.profile.mlflow_url}/#/experiments/{job.experiment_id}/runs/{job.run_id}"
-    answer(f"  in the MLflow UI: {url}")
+    answer(f"  in the MLflow UI: {session.profile.mlflow_url}/{run_page(job)}")
     answer("Next:")
     for command, why in _next_commands(job):
         answer(f"  {command:<52} {why}")

@@ -8,7 +8,6 @@ Ray starts it on the cluster. It imports neither torch nor mlflow.
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from types import FrameType
@@ -35,7 +34,7 @@ class StopSignal:
         self.is_set = False
 
     def install(self) -> None:
-        """Take over SIGTERM and SIGINT; again after `ray.init`, which takes them for itself."""
+        """Take over SIGTERM and SIGINT from `ray.init`, which takes them for itself."""
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
 
@@ -59,11 +58,9 @@ def run_attempt(profile: Profile, job: Job, attempt: int) -> Outcome:
     stop = StopSignal(paths)
     stop.install()
     store = JobStore.of(profile)
-    tracker = Tracker(JobStore.of(profile), job, attempt, paths)
+    tracker = Tracker(JobStore.of(profile), job, attempt, paths, at_first_progress=_environment)
     tracker.start()
     patiently(lambda: store.set_tags(job, {TAG_PHASE: "resuming" if attempt > 1 else "starting"}))
-    uploading = threading.Thread(target=_store_environment, args=(profile, job), daemon=True)
-    uploading.start()
     try:
         # Imported here: other kinds of jobs need other parts of Ray.
         from orchestrator.drivers.train import run_training
@@ -74,7 +71,6 @@ def run_attempt(profile: Profile, job: Job, attempt: int) -> Outcome:
         # Whatever else goes wrong in the driver itself, another attempt may get round it.
         kind = "storage" if classify(exc) == "storage" else "infrastructure"
         outcome = Outcome.failed(kind, f"{type(exc).__name__}: {exc}")
-    uploading.join(timeout=10)
     delivered = tracker.finish()
     say(outcome.describe())
     if not delivered and outcome.kind == "finished":
@@ -113,13 +109,10 @@ def _own_log() -> bytes:
         return b""
 
 
-def _store_environment(profile: Profile, job: Job) -> None:
-    try:
-        store = JobStore.of(profile)
-        store.put_artifact(job, "environment.json", describe_environment().encode())
-        store.set_tags(job, {PREFIX + "host": os.uname().nodename})
-    except Exception as exc:  # provenance is worth a line in the log, not an attempt
-        say(f"could not store environment.json: {exc}")
+def _environment(store: JobStore, job: Job) -> None:
+    """Store what the job runs on."""
+    store.put_artifact(job, "environment.json", describe_environment().encode())
+    store.set_tags(job, {PREFIX + "host": os.uname().nodename})
 
 
 def main() -> int:
@@ -130,6 +123,10 @@ def main() -> int:
     if profile is None:
         say("no cluster profile on this node; set GCPCTL_HOME or GCPCTL_PROFILE for Ray")
         return 3
+    # First of all: Ray starts this job's worker processes as soon as it knows the job.
+    import ray
+
+    ray.init(address=profile.ray_address, log_to_driver=False, logging_level="WARNING")
     job = patiently(lambda: JobStore.of(profile).get(run_id))
     if job.attempt != attempt or job.state is not State.RUNNING:
         say(f"attempt {attempt} of {job.job_id} is not wanted any more ({job.state})")

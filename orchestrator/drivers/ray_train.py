@@ -5,9 +5,10 @@ train. Three things make the difference, all of them subclasses of Ray's own:
 
 - a backend that knows no torch, so that driver and controller need none;
 - the controller in the driver's own process (it shares the driver's fate anyway);
-- no helper actors: no dataset manager (there are no Ray datasets), no placement group cleaner
-  (the group belongs to the driver's Ray job and goes with it), a preemption watcher only where
-  there is more than one node.
+- no helper actors: no synchronization actor (it serves `ray.train.report`, which our loop never
+  calls), no dataset manager (there are no Ray datasets), no placement group cleaner (the group
+  belongs to the driver's Ray job and goes with it), a preemption watcher only where there is more
+  than one node.
 
 Private hooks are used for that, so the version is checked: on any other release of Ray the
 stock path is taken, which is slower and works the same. This is also the seam for a pool of
@@ -15,8 +16,9 @@ warm workers: `LeanWorkerGroup._create_workers` is where they would be handed ou
 """
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +28,8 @@ from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks import AcceleratorSetupCallback, BackendSetupCallback
 from ray.train.v2._internal.execution.controller import TrainController
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, worker_group
+from ray.train.v2._internal.execution.worker_group import state as worker_group_state
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 TESTED_RAY = "2.60."
@@ -108,7 +111,34 @@ class LeanTrainer(DataParallelTrainer):
             await controller.run()
             return controller.get_result()
 
-        return asyncio.run(run())
+        with no_synchronization_actor():
+            return asyncio.run(run())
+
+
+class _NoActor:
+    """Stands where a worker group expects its synchronization actor; nobody calls it."""
+
+    @classmethod
+    def options(cls, **_: Any) -> type["_NoActor"]:
+        """Take an actor's options."""
+        return cls
+
+    @classmethod
+    def remote(cls, **_: Any) -> str:
+        """Start nothing; the worker group wants something to hold and to send to its workers."""
+        return "no synchronization actor"
+
+
+@contextlib.contextmanager
+def no_synchronization_actor() -> Iterator[None]:
+    """Have worker groups of this process start without their synchronization actor."""
+    saved = worker_group.SynchronizationActor, worker_group_state._shutdown_sync_actor
+    worker_group.SynchronizationActor = _NoActor
+    worker_group_state._shutdown_sync_actor = lambda actor: None
+    try:
+        yield
+    finally:
+        worker_group.SynchronizationActor, worker_group_state._shutdown_sync_actor = saved
 
 
 def build_trainer(

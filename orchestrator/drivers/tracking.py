@@ -72,9 +72,18 @@ class Tracker(threading.Thread):
         job: The job.
         attempt: The attempt that this driver runs; it ends the process when a newer one exists.
         paths: The job's folder.
+        at_first_progress: What can wait until the workers train; called in this thread.
     """
 
-    def __init__(self, store: JobStore, job: Job, attempt: int, paths: JobPaths) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        job: Job,
+        attempt: int,
+        paths: JobPaths,
+        *,
+        at_first_progress: Callable[[JobStore, Job], None] | None = None,
+    ) -> None:
         super().__init__(name="tracker", daemon=True)
         self._store = store
         self._job = job
@@ -86,6 +95,7 @@ class Tracker(threading.Thread):
         self._sent = self._sent_before()
         self._progress = ""
         self._phase_said = False
+        self._at_first_progress = at_first_progress
         self._logs = LogTail(paths.root / "logs" / f"attempt-{attempt}")
         self._next_fence_check = 0.0
         self._backoff = Backoff()
@@ -186,7 +196,10 @@ class Tracker(threading.Thread):
         if not self._phase_said:
             tags[TAG_PHASE] = "training"
         self._store.set_tags(self._job, tags)
-        self._progress, self._phase_said = text, True
+        self._progress = text
+        if not self._phase_said and self._at_first_progress:
+            self._at_first_progress(self._store, self._job)
+        self._phase_said = True
 
 
 class LogTail:

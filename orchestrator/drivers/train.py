@@ -37,9 +37,6 @@ def run_training(
     for name, value in _TRAIN_SETTINGS.items():
         os.environ.setdefault(name, value)
     import ray
-
-    ray.init(address=profile.ray_address, log_to_driver=False, logging_level="WARNING")
-    stop.install()
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -91,7 +88,7 @@ def _failure(paths: JobPaths, attempt: int, exc: Exception) -> Outcome:
         return Outcome.failed(failure["class"], text)
     say(str(exc))
     ranks = ", ".join(str(rank) for rank in sorted(dead))
-    cause = f"the worker of rank {ranks} died" if ranks else str(exc).strip().split("\n", 1)[0]
+    cause = f"the worker of rank {ranks} died" if ranks else " ".join(str(exc).split())
     return Outcome.failed("infrastructure", cause)
 
 

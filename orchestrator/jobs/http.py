@@ -115,7 +115,8 @@ class HttpClient:
         return response.status, response.read()
 
     def _error(self, status: int, method: str, path: str, text: str) -> Exception:
-        if status == 401:
+        # Ray answers a wrong token with 403; MLflow answers a foreign host with it.
+        if status == 401 or (status == 403 and "token" in text.lower()):
             return AuthError(
                 f"{self.what} at {self.url} refused the token",
                 "the token belongs to another cluster, or the cluster was made anew; "

@@ -7,16 +7,16 @@ from typing import Any
 from orchestrator.jobs.job import PREFIX, Job
 from orchestrator.jobs.states import State
 from orchestrator.jobs.store import safe_text
+from orchestrator.results.links import run_page
 
 HEADER = ("JOB", "STATE", "EPOCH", "TOP-1", "IMAGES/S", "TRY", "AGE", "WHY")
 
 
 def search_filter(states: tuple[str, ...], recipe: str | None) -> str:
     """Return MLflow's filter text for what `status` was asked to show."""
-    parts = []
-    if states:
-        wanted = ", ".join(f"'{state}'" for state in states)
-        parts.append(f"attributes.status IN ({wanted})")
+    # MLflow's filters know neither OR nor lists of states, but any number of exclusions.
+    others = [state for state in State if states and state.value not in states]
+    parts = [f"attributes.status != '{state}'" for state in others]
     if recipe:
         parts.append(f"tags.`{PREFIX}recipe` = '{safe_text(recipe)}'")
     return " AND ".join(parts)
@@ -135,7 +135,7 @@ def details(job: Job, mlflow_url: str) -> list[tuple[str, str]]:
         text = f"{words}: {attempt['reason']}" if attempt["reason"] else words
         pairs.append((f"attempt {attempt['attempt']}", text))
     pairs.append(("checkpoints", job.tags.get(PREFIX + "checkpoints", "")))
-    pairs.append(("in the UI", f"{mlflow_url}/#/experiments/{job.experiment_id}/runs/{job.run_id}"))
+    pairs.append(("in the UI", f"{mlflow_url}/{run_page(job)}"))
     return [(label, one_line(text)) for label, text in pairs if text]
 
 

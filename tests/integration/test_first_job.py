@@ -228,6 +228,22 @@ def test_eight_submits_at_once_make_one_job_of_one_name(live: Live):
     assert final.count(State.FINISHED) == 1, [run.tags for run in runs]
 
 
+def test_status_filters(live: Live):
+    def names(*options: str) -> set[str]:
+        answer = live.gcpctl("status", "-o", "json", "-n", "100", *options).stdout
+        return {job["job_id"] for job in json.loads(answer)}
+
+    everything = names()
+    assert names("--state", "killed") | names("--state", "FAILED") == names(
+        "--state", "killed", "--state", "failed"
+    )
+    assert names("--active") == set()
+    assert names("--recipe", "folder_resnet18_isqrt") < everything
+    assert names("--study", "digits") < everything
+    assert live.gcpctl("status", "--study", "nosuch", check=False).returncode == 5
+    assert live.gcpctl("status", "--recipe", "a'b\\").stdout == ""
+
+
 def test_status_is_two_requests(live: Live, monkeypatch):
     from click.testing import CliRunner
 

@@ -214,7 +214,7 @@ def _range(field: FieldInfo, *, in_list: bool) -> str:
 
 
 def _item_rules(field: FieldInfo) -> list[Any]:
-    """Return the rules for the items of a list: those of ``tuple[Annotated[int, Field()], ...]``."""
+    """Return the rules for the items of a list, ``tuple[Annotated[int, Field()], ...]``."""
     item = typing.get_args(field.annotation)[0]
     return [rule for info in getattr(item, "__metadata__", ()) for rule in info.metadata]
 

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 from workloads.data.bundle import ImageDataset
 from workloads.data.errors import DataError
 
-
 _CARRIED = (DataError, OSError, MemoryError)
 """Errors whose kind decides whether a retry makes sense."""
 

@@ -6,7 +6,6 @@ Shape letters: B batch, D channels, M positions (H * W), T = D (D + 1) / 2.
 import torch
 from torch import Tensor
 
-
 _NOISE_EPS = 4.0
 """Rounding of a mean, in eps of the mean, with a margin of two."""
 

@@ -191,11 +191,10 @@ def settle_buckets(run: Run) -> None:
     if run.network is run.model:
         return
     side, device = run.data.image_size, run.context.device
+    images = torch.zeros(2, run.data.in_channels, side, side, device=device)
     run.network.train()
-    for _ in range(2):  # the layout changes at the forward pass that follows the first backward
-        images = torch.zeros(2, run.data.in_channels, side, side, device=device)
-        run.network(images).sum().backward()
-        run.optimizer.zero_grad(set_to_none=True)
+    run.network(images).sum().backward()
+    run.optimizer.zero_grad(set_to_none=True)
 
 
 def digest_weights(model: nn.Module) -> str:

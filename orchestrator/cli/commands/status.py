@@ -95,7 +95,7 @@ def _show(session: Session, jobs: list[Job], *, single: bool, output: str) -> No
     elif jobs:
         answer(_text(session, jobs, single=single))
     else:
-        talk("no jobs yet; a first one: gcpctl submit train digits_resnet_isqrt --follow")
+        talk("no such jobs; submit one with: gcpctl submit train digits_resnet_isqrt --follow")
 
 
 def _watch(session: Session, look: Callable[[], list[Job]], *, single: bool, output: str) -> None:

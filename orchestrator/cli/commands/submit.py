@@ -93,12 +93,12 @@ def train(
     planning.check_feasible(plan.spec.resources, session.ray.nodes(), where="the cluster")
     provenance = collect(sys.argv[1:])
     job, plan = _record(session, plan, provenance, chosen=name is not None)
+    session.nudge()
     talk(f"submitted {job.job_id}: {plan.spec.resources.describe()}; this terminal may be closed")
     try:
         attach_provenance(session.store, job, plan, provenance)
     except GcpctlError as exc:
         talk(f"the job runs, but its config.yaml or diff could not be stored: {exc.message}")
-    session.nudge()
     if follow_:
         sys.exit(follow(session, job))
     answer(job.job_id)

@@ -9,6 +9,7 @@ from cluster.profiles import gcpctl_home
 from orchestrator.cli.options import complete_jobs
 from orchestrator.cli.output import answer, talk
 from orchestrator.cli.session import connect
+from orchestrator.results.links import run_page, start_page
 
 
 @click.command()
@@ -20,13 +21,12 @@ def ui(job: str | None, open_: bool) -> None:
     The link holds the cluster's token: it logs a browser in, so do not pass it on.
     """
     session = connect()
-    fragment = ""
     if job is not None:
-        found = session.store.find(job)
-        fragment = f"#/experiments/{found.experiment_id}/runs/{found.run_id}"
+        page = run_page(session.store.find(job))
     else:
         session.store.experiments()  # say now if nobody answers or the token is refused
-    link = f"{session.profile.mlflow_url}/?token={session.profile.token()}{fragment}"
+        page = start_page()
+    link = f"{session.profile.mlflow_url}/?token={session.profile.token()}{page}"
     if open_ and _open(link):
         return
     if open_:

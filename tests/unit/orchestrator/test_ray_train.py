@@ -6,7 +6,8 @@ import ray
 from ray.train import RunConfig, ScalingConfig
 from ray.train.backend import Backend
 from ray.train.v2._internal.execution.controller import TrainController
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, worker_group
+from ray.train.v2._internal.execution.worker_group import state as worker_group_state
 from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -35,6 +36,14 @@ def test_the_hooks_have_the_form_we_override():
             getattr(LeanTrainer, name)
         ), name
     assert parameters(Backend.on_start) == ["self", "worker_group", "backend_config"]
+
+
+def test_the_synchronization_actor_is_left_out_only_while_asked():
+    names = worker_group.SynchronizationActor, worker_group_state._shutdown_sync_actor
+    with ray_train.no_synchronization_actor():
+        assert worker_group.SynchronizationActor.options(label_selector={}).remote()
+        worker_group_state._shutdown_sync_actor(None)
+    assert (worker_group.SynchronizationActor, worker_group_state._shutdown_sync_actor) == names
 
 
 def test_a_worker_takes_the_context_that_we_send():

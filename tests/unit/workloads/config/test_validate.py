@@ -113,6 +113,51 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
             "",
             "schedule.warmup_epochs (30) must be less than epochs (20)",
         ),
+        (
+            {"optim": {"nesterov": True, "momentum": 0}},
+            "optim",
+            "nesterov: true needs a momentum above 0",
+        ),
+        (
+            {"model": {"backbone": {"blocks": [1, 0]}}},
+            "model.backbone.blocks[1]",
+            "got 0 (allowed: >= 1 and <= 100)",
+        ),
+        (
+            {"schedule": {"name": "step", "milestones": [0, 5]}},
+            "schedule.milestones[0]",
+            "got 0 (allowed: >= 1)",
+        ),
+        (
+            {"schedule": {"name": "step", "milestones": [5, 5]}},
+            "schedule.milestones",
+            "got [5, 5]; each must be later than the one before",
+        ),
+        (
+            {"schedule": {"name": "step", "milestones": []}},
+            "schedule.milestones",
+            "must not be empty",
+        ),
+        ({"data": {"name": "image_folder", "path": " "}}, "data.path", "must not be empty"),
+        (
+            {"model": {"head": {"pooling": {"name": "isqrt", "num_iters": 13}}}},
+            "model.head.pooling.num_iters",
+            "got 13 (allowed: >= 1 and <= 12)",
+        ),
+        (
+            {"model": {"backbone": {"blocks": [1, 1, 1, 1]}}},
+            "",
+            "images of image_size 8 give 1x1 after small_resnet (last_stride 2, blocks [1, 1, 1, "
+            "1]). Choose larger images",
+        ),
+        (
+            {
+                "data": {"name": "image_folder", "path": "/x", "image_size": 32},
+                "model": {"backbone": "resnet18"},
+            },
+            "",
+            "images of image_size 32 give 1x1 after resnet18 (last_stride 2). Choose",
+        ),
     ],
 )
 def test_each_mistake(document: dict[str, Any], path: str, message: str) -> None:
@@ -165,3 +210,9 @@ def test_recipes_are_valid_and_introduced(path: Path) -> None:
             validate(TrainConfig, document, path.name)
         document = apply_overrides(document, ["data.path=/images"])
     validate(TrainConfig, document, path.name)
+
+
+def test_a_map_of_one_position_is_enough_to_average() -> None:
+    backbone = {"blocks": [1, 1, 1, 1]}
+    validate(TrainConfig, {"model": {"backbone": backbone, "head": {"pooling": "gap"}}}, "x")
+    validate(TrainConfig, {"model": {"backbone": {**backbone, "last_stride": 1}}}, "x")

@@ -1,10 +1,12 @@
 """A zoo of image folders, broken in every way people break them."""
 
+import errno
 import os
 import struct
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ import torch
 from PIL import Image
 
 from workloads.config.data import ImageFolderConfig
+from workloads.data import scan
 from workloads.data.errors import DataError
 from workloads.data.image_folder import ImageFolderDataset, build_image_folder, to_rgb
 from workloads.data.loaders import train_batches
+from workloads.data.peers import Peers
 from workloads.data.scan import check_images, scan_image_folder
 from workloads.data.sources import build_data
 
@@ -288,3 +292,86 @@ def test_torchvision_and_sklearn_are_never_imported_for_data() -> None:
         "sys.exit(int('torchvision' in sys.modules or 'sklearn' in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+STORAGE = [OSError(errno.EIO, "io"), OSError(errno.ESTALE, "stale"), OSError(errno.EMFILE, "many")]
+
+
+@pytest.mark.parametrize("failure", [*STORAGE, MemoryError()], ids=repr)
+def test_a_failure_of_the_storage_is_no_bad_image(
+    failure: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = scan_image_folder(folder)
+
+    def fail(path: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(type(failure)) as caught:
+        check_images(index, max_pixels=MAX_PIXELS, on_bad_image="skip")
+    assert caught.value is failure
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.EISDIR])
+def test_an_image_that_cannot_be_opened_is_bad(
+    number: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = scan_image_folder(folder)
+    real = Image.open
+
+    def fail(path: Path) -> Image.Image:
+        if path.match("train/cat/0.jpg"):
+            raise OSError(number, "no")
+        return real(path)
+
+    monkeypatch.setattr(Image, "open", fail)
+    bad = check_images(index, max_pixels=MAX_PIXELS, on_bad_image="skip")
+    assert bad == ["train/cat/0.jpg"]
+
+
+def test_a_folder_on_failing_storage_is_not_called_bad(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: object) -> None:
+        raise OSError(errno.EIO, "io", str(path))
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(OSError, match="io") as caught:
+        scan_image_folder(folder)
+    assert caught.value.errno == errno.EIO
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 5000])
+def test_threads_take_chunks(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name once, in fewer tasks than names."""
+    tasks = []
+    submit = ThreadPoolExecutor.submit
+    monkeypatch.setattr(
+        ThreadPoolExecutor, "submit", lambda *a, **k: (tasks.append(1), submit(*a, **k))[1]
+    )
+    seen: list[str] = []
+    names = [str(i) for i in range(count)]
+    scan._in_threads(seen.append, names)
+    assert sorted(seen) == sorted(names)
+    assert len(tasks) <= 80
+
+
+def test_peers_each_decode_a_share(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "train" / "cat" / "0.jpg").write_text("x")
+    (folder / "train" / "cat" / "1.jpg").write_text("x")
+    opened: list[str] = []
+    real = scan.open_image
+    monkeypatch.setattr(
+        scan, "open_image", lambda path, most: (opened.append(path.name), real(path, most))[1]
+    )
+    others = [{"train/cat/0.jpg": "is no image"}]
+    peers = Peers(rank=1, world_size=2, gather=lambda found: [*others, found])
+    options = {"path": str(folder), "image_size": 8, "on_bad_image": "skip", "peers": peers}
+    bundle = build_image_folder(seed=0, **options)
+    assert bundle.skipped == ["train/cat/0.jpg", "train/cat/1.jpg"]
+    assert len(opened) == 6
+    calls: list[dict[str, str]] = []
+    deaf = Peers(rank=0, world_size=2, gather=lambda found: calls.append(found) or [found])
+    with pytest.raises(DataError, match="there is no folder"):
+        build_image_folder(seed=0, path=str(folder / "x"), peers=deaf)
+    assert calls == [{}]  # the others were not left to wait

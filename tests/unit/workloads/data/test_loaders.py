@@ -1,9 +1,12 @@
 """Every image once, any world size, any start, any number of loader processes."""
 
+import errno
+
 import pytest
 import torch
 from torch import Tensor
 
+from workloads.data import loaders
 from workloads.data.digits import build_digits
 from workloads.data.errors import DataError
 from workloads.data.loaders import epoch_order, steps_per_epoch, train_batches, val_batches
@@ -135,3 +138,39 @@ def test_validation_with_loader_processes() -> None:
 def test_too_few_images_for_one_step() -> None:
     with pytest.raises(DataError, match="10 training images do not fill one global batch of 64"):
         list(train_batches(Numbers(10), seed=0, epoch=0, batch_size_per_worker=32, world_size=2))
+
+
+class Failing(Numbers):
+    """Cannot read its images, for a reason that is not theirs."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__(8)
+        self.failure = failure
+
+    def get(self, index: int, epoch: int) -> tuple[Tensor, int]:
+        raise self.failure
+
+
+@pytest.mark.parametrize("loader_workers", [0, 1])
+@pytest.mark.parametrize("failure", [OSError(errno.EIO, "io"), MemoryError("no room")], ids=repr)
+def test_an_error_of_the_machine_stays_itself(failure: Exception, loader_workers: int) -> None:
+    options = {"seed": 0, "epoch": 0, "batch_size_per_worker": 4}
+    with pytest.raises(type(failure)) as caught:
+        list(train_batches(Failing(failure), loader_workers=loader_workers, **options))
+    assert caught.value.args == failure.args
+
+
+def test_memory_is_pinned_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    class Recorder(loaders.DataLoader):
+        def __init__(self, *arguments: object, pin_memory: bool, **options: object) -> None:
+            asked.append(pin_memory)
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loaders, "DataLoader", Recorder)
+    options = {"seed": 0, "epoch": 0, "batch_size_per_worker": 4, "loader_workers": 1}
+    for pin_memory in (True, False):
+        list(train_batches(Numbers(8), pin_memory=pin_memory, **options))
+    list(val_batches(Numbers(8), batch_size=8, loader_workers=1, pin_memory=True))
+    assert asked == [True, False, True]

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from workloads.data.loaders import val_batches
-from workloads.evaluation.classification import evaluate, sum_batches, summarize
+from workloads.evaluation.classification import (
+    check_each_once,
+    evaluate,
+    sum_batches,
+    summarize,
+)
 from workloads.evaluation.metrics import ClassificationSums, count_correct
 
 CPU = torch.device("cpu")
@@ -45,11 +50,12 @@ def test_exact_at_any_world_size(num_images):
     want = by_hand(data)
     for world_size in range(1, 5):
         for batch_size in (1, 3, 7):
-            total = ClassificationSums()
+            total, seen = ClassificationSums(), torch.zeros(num_images, dtype=torch.int32)
             for rank in range(world_size):
                 batches = val_batches(data, batch_size=batch_size, rank=rank, world_size=world_size)
-                total += sum_batches(torch.nn.Identity(), batches, CPU)
-            got = summarize(total, num_images)
+                total += sum_batches(torch.nn.Identity(), batches, CPU, seen)
+            check_each_once(seen)
+            got = summarize(total)
             assert (got.loss, got.top1, got.top5) == pytest.approx(want, rel=1e-12)
             assert got.num_images == num_images
 
@@ -65,12 +71,24 @@ def test_a_row_that_is_not_finite_is_wrong():
     assert (int(hits1), int(hits5)) == (1, 1)
 
 
-@pytest.mark.parametrize("indices", [[0, 1, 2], [0, 1, 2, 2], [0, 1, 2, 3, 3], [0, 0, 3, 3, 3]])
+@pytest.mark.parametrize("indices", [[0, 1, 2], [0, 1, 2, 2], [0, 1, 2, 3, 3], [0, 0, 3, 3]])
 def test_a_missing_or_doubled_image_is_an_error(indices):
     batch = (torch.tensor(indices), torch.zeros(len(indices), 2), torch.zeros(len(indices)).long())
-    total = sum_batches(torch.nn.Identity(), [batch], CPU)
+    seen = torch.zeros(4, dtype=torch.int32)
+    sum_batches(torch.nn.Identity(), [batch], CPU, seen)
     with pytest.raises(RuntimeError, match="exactly once"):
-        summarize(total, 4)
+        check_each_once(seen)
+
+
+def test_evaluate_itself_checks(monkeypatch):
+    """Images 0 and 3 twice, 1 and 2 never: as many, with the same sum of numbers."""
+    doubled = torch.tensor([0, 0, 3, 3])
+    batch = (doubled, torch.zeros(4, 2), torch.zeros(4).long())
+    monkeypatch.setattr(
+        "workloads.evaluation.classification.val_batches", lambda *a, **k: iter([batch])
+    )
+    with pytest.raises(RuntimeError, match=r"image 0 2 times, and 4 of 4 images"):
+        evaluate(torch.nn.Identity(), Points(4), device=CPU, batch_size=4)
 
 
 def test_the_mode_is_left_as_it_was():

@@ -76,6 +76,24 @@ def test_digits_network_trains(pooling: str, reduced_channels: int | None) -> No
     assert model.eval()(torch.randn(1, 1, 8, 8)).shape == (1, 10)
 
 
+@pytest.mark.parametrize("image_size", [8, 9, 31, 64])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        {"name": "small_resnet", "width": 4, "blocks": [1, 1, 1], "last_stride": 1},
+        {"name": "small_resnet", "width": 4, "blocks": [1, 1, 1, 1]},
+        {"name": "small_resnet", "width": 4, "blocks": [1]},
+        {"name": "resnet18"},
+        {"name": "resnet18", "last_stride": 1},
+    ],
+)
+def test_the_config_knows_the_side_of_the_map(backbone: dict, image_size: int) -> None:
+    config = validate(ModelConfig, {"backbone": backbone}, "test")
+    network = build_model(config, in_channels=1, num_classes=2).eval()
+    side = network.features(torch.zeros(1, 1, image_size, image_size)).shape[-1]
+    assert config.map_side(image_size) == side
+
+
 def test_weights_depend_on_the_seed_alone() -> None:
     def weights(seed: int) -> list[torch.Tensor]:
         torch.manual_seed(seed)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from workloads.config.model import GapConfig, IsqrtConfig
+from workloads.pooling import isqrt
 from workloads.pooling.base import GlobalPooling
 from workloads.pooling.functional import (
     centre,
@@ -20,6 +21,8 @@ from workloads.pooling.matrix_roots import newton_schulz_sqrt, newton_schulz_sqr
 from workloads.pooling.registry import POOLINGS
 
 CONFIGS = {"gap": GapConfig, "isqrt": IsqrtConfig}
+
+GRADIENT_ERROR = 1e-4
 
 # The fact sheet's worked example: two channels at three positions.
 X = torch.tensor([[[1.0, 2.0, 3.0], [2.0, 0.0, 4.0]]], dtype=torch.float64)
@@ -68,7 +71,7 @@ def test_worked_gradient(num_iters: int) -> None:
     np.testing.assert_allclose(x.grad[0].numpy(), GRADIENTS[num_iters], atol=1e-6)
 
 
-@pytest.mark.parametrize("positions", [9, 49])
+@pytest.mark.parametrize("positions", [7, 9, 49])
 @pytest.mark.parametrize("num_iters", [1, 2, 3, 5, 8])
 def test_equals_the_recursion(num_iters: int, positions: int) -> None:
     x = relu_features(3, 16, positions)
@@ -117,7 +120,7 @@ def test_upper_triangle_is_row_by_row_and_unscaled() -> None:
     assert upper_triangle(matrix, upper_triangle_index(3)).tolist() == [[0, 1, 2, 4, 5, 8]]
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 3, 3), (1, 6, 2, 2)])
+@pytest.mark.parametrize("shape", [(2, 4, 3, 3), (1, 8, 2, 2)])
 @pytest.mark.parametrize("name", POOLINGS)
 def test_gradcheck(name: str, shape: tuple[int, ...]) -> None:
     pooling = POOLINGS[name](in_channels=shape[1])
@@ -143,14 +146,52 @@ def test_float32_stays_near_float64(channels: int, size: int) -> None:
     assert (narrow - wide).norm() / wide.norm() < 1e-5
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 1, 1), (2, 4, 3, 3), (2, 4, 1, 2)])
-def test_no_variation_gives_zero_with_zero_gradient(shape: tuple[int, ...]) -> None:
-    x = torch.full(shape, 2.0, requires_grad=True)
-    z = IsqrtPooling(in_channels=4)(x)
+@pytest.mark.parametrize("value", [2.0, 0.1, 1.7, -1e-3, 333.3])
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 4, 1, 1), (2, 4, 3, 3), (2, 4, 1, 2), (1, 64, 5, 7), (1, 64, 14, 14), (1, 4, 57, 57)],
+)
+def test_no_variation_gives_zero_with_zero_gradient(shape: tuple[int, ...], value: float) -> None:
+    x = torch.full(shape, value, requires_grad=True)
+    z = IsqrtPooling(in_channels=shape[1])(x)
     z.sum().backward()
     assert z.abs().max() == 0
     assert x.grad is not None
     assert x.grad.abs().max() == 0
+
+
+def test_a_little_variation_is_no_noise() -> None:
+    """Features of 1 that vary by a hundred-thousandth still have a covariance."""
+    x = 1.0 + 1e-5 * relu_features(1, 4, 5, 5)
+    z = IsqrtPooling(in_channels=4)(x.float())
+    assert z.abs().max() > 1e-6
+    torch.testing.assert_close(z.double(), IsqrtPooling(in_channels=4)(x), rtol=0.05, atol=1e-7)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(256, 7), (64, 14), (16, 3)])
+@pytest.mark.parametrize("num_iters", [1, 5, 12])
+def test_float32_gradient_stays_near_float64(num_iters: int, channels: int, size: int) -> None:
+    pooling = IsqrtPooling(in_channels=channels, num_iters=num_iters)
+    wide = relu_features(2, channels, size, size).requires_grad_()
+    narrow = wide.detach().float().requires_grad_()
+    weight = relu_features(2, pooling.out_features, seed=1)
+    (want,) = torch.autograd.grad((pooling(wide) * weight).sum(), wide)
+    (got,) = torch.autograd.grad((pooling(narrow) * weight.float()).sum(), narrow)
+    assert (got - want).norm() / want.norm() < GRADIENT_ERROR
+
+
+@pytest.mark.parametrize(("positions", "by_gram"), [(8, True), (9, False), (17, False)])
+def test_the_gram_side_is_used_where_it_pays(
+    positions: int, by_gram: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    monkeypatch.setattr(
+        isqrt,
+        "newton_schulz_sqrt_gram",
+        lambda *a: (used.append(1), newton_schulz_sqrt_gram(*a))[1],
+    )
+    IsqrtPooling(in_channels=16)(relu_features(1, 16, positions, 1))
+    assert bool(used) == by_gram
 
 
 def test_a_dead_image_does_not_touch_its_neighbours() -> None:

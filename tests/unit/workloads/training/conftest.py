@@ -1,15 +1,18 @@
 """A training small enough to be run dozens of times, and a net whose numbers need its RNG."""
 
 import os
+import random
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from PIL import Image
 from torch import nn
 
 from workloads.config.train import TrainConfig
@@ -54,6 +57,8 @@ class WithDropout(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits = self.inner(images)
+        if self.training:
+            logits = logits * (1.0 + 0.1 * np.random.random()) + 0.1 * random.random() * logits**2
         return nn.functional.dropout(logits, 0.2, self.training)
 
 
@@ -92,15 +97,35 @@ def hex_of() -> Callable[[list], dict]:
 
 
 @pytest.fixture
-def on_two_ranks(tmp_path: Path) -> Callable[[Callable[[int], Any]], list[Any]]:
-    """Run an action on two forked ranks over gloo; return what each returned or raised."""
+def image_folder(tmp_path: Path) -> Path:
+    """Two classes of 12 images to train and 2 to validate on, 12x10 pixels of noise."""
+    random_pixels = np.random.default_rng(0)
+    root = tmp_path / "images"
+    for split, count in (("train", 12), ("val", 2)):
+        for label in ("cat", "dog"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = random_pixels.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+    return root
 
-    def run(action: Callable[[int], Any]) -> list[Any]:
+
+@pytest.fixture
+def on_two_ranks(on_ranks: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    return on_ranks
+
+
+@pytest.fixture
+def on_ranks(tmp_path: Path) -> Callable[..., list[Any]]:
+    """Run an action on forked ranks over gloo; return what each returned or raised."""
+
+    def run(action: Callable[[int], Any], world_size: int = 2) -> list[Any]:
         number = len(list(tmp_path.glob("store-*")))
         store = tmp_path / f"store-{number}"
         store.touch()
         children = []
-        for rank in range(2):
+        for rank in range(world_size):
             out = tmp_path / f"out-{number}-{rank}"
             pid = os.fork()
             if pid == 0:
@@ -109,7 +134,7 @@ def on_two_ranks(tmp_path: Path) -> Callable[[Callable[[int], Any]], list[Any]]:
                         "gloo",
                         init_method=f"file://{store}.init",
                         rank=rank,
-                        world_size=2,
+                        world_size=world_size,
                         timeout=timedelta(seconds=30),
                     )
                     torch.save(action(rank), out)

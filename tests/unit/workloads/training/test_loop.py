@@ -6,9 +6,10 @@ import torch
 
 from workloads.config.errors import ConfigError
 from workloads.config.train import TrainConfig
+from workloads.training import pacing
 from workloads.training.__main__ import main
 from workloads.training.loop import train
-from workloads.training.run import batch_size_per_worker, digest_weights
+from workloads.training.run import digest_weights
 from workloads.worker.context import MemoryContext
 from workloads.worker.failures import DivergedError
 from workloads.worker.paths import JobPaths
@@ -53,8 +54,8 @@ def test_the_seed_decides_the_weights(tiny):
 
 
 def test_the_batch_must_divide(tiny):
-    assert batch_size_per_worker(tiny(), 4) == 32
-    with pytest.raises(ConfigError, match=r"128 images do not divide by 3 workers.*126 or 129"):
+    message = r"train:\n.*128 images do not divide evenly among 3 workers.*try 126 or 129"
+    with pytest.raises(ConfigError, match=message):
         train(tiny(), MemoryContext(world_size=3))
 
 
@@ -129,3 +130,29 @@ def test_shorter_epochs_use_the_first_batches_of_each():
 def test_more_steps_than_images_are_refused():
     with pytest.raises(ConfigError, match="steps_per_epoch"):
         train(TrainConfig(steps_per_epoch=1000), MemoryContext())
+
+
+def test_progress_is_reported_twice_a_second_and_at_the_ends(tiny, monkeypatch):
+    """Steps of 0.1 s: the first, every fifth after it, then what is no training."""
+    now = [0.0]
+    monkeypatch.setattr(pacing.time, "perf_counter", lambda: now[0])
+
+    class Clock(MemoryContext):
+        def should_stop(self):
+            now[0] += 0.125
+            return False
+
+    context = Clock()
+    train(tiny(epochs=1), context)
+    shown = [(p.phase, p.global_step) for p in context.progress]
+    steps = [("train", 1), ("train", 5), ("train", 9)]
+    assert shown == [*steps, ("validate", 11), ("finished", 11)]
+
+
+def test_milestones_that_never_come_are_said(tiny, capsys):
+    def said(milestones):
+        schedule = {"name": "step", "milestones": milestones}
+        train(tiny(epochs=2, steps_per_epoch=1, schedule=schedule), MemoryContext())
+        return "warning: no milestone of the schedule" in capsys.readouterr().out
+
+    assert [said([1, 5]), said([2])] == [False, True]

@@ -1,12 +1,20 @@
 """Two ranks do what one rank does, together."""
 
+import errno
 import math
+import re
+import socket
 
 import pytest
 import torch
 
+from workloads.config.train import TrainConfig
+from workloads.data import scan
+from workloads.data.errors import DataError
 from workloads.data.loaders import train_batches
+from workloads.data.sources import build_data
 from workloads.training.loop import train
+from workloads.training.run import build_equal_data
 from workloads.worker.context import MemoryContext
 from workloads.worker.folder_context import FolderContext
 from workloads.worker.paths import JobPaths
@@ -119,7 +127,95 @@ def test_reductions(on_two_ranks):
             buffers.running_mean.tolist(),
         ]
 
-    want = [[2.0**53 + 1, 1.0], True, [{"rank": 0}, {"rank": 1}], {"from": 0}, [1.0, 1.0]]
-    one, two = on_two_ranks(action)
-    assert one[1:] == two[1:] == want[1:]
-    assert one[0][1] == 1.0
+    # 2**53 + 1 is the first whole number that float64 does not have: rounded to even.
+    want = [[2.0**53, 1.0], True, [{"rank": 0}, {"rank": 1}], {"from": 0}, [1.0, 1.0]]
+    assert on_two_ranks(action) == [want, want]
+
+
+def stopped_and_resumed(config, on_ranks, root, world_size):
+    """Weights of an undisturbed training, and of one stopped after its first steps."""
+
+    def run(name, stop=False, attempt=1):
+        def action(rank):
+            context = FolderContext(
+                root / name, rank=rank, world_size=world_size, local_rank=rank, attempt=attempt
+            )
+            if stop and rank == 0:
+                context.request_stop()
+            result = train(config, context)
+            return result.stopped, result.weights_sha256
+
+        return on_ranks(action, world_size)
+
+    whole = run("whole")
+    assert all(stopped for stopped, _ in run("halved", stop=True))
+    return whole, run("halved", attempt=2)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "optim"), [(3, {"name": "sgd"}), (2, {"name": "adamw", "lr": 0.01})]
+)
+def test_ranks_resume_exactly(world_size, optim, tiny, on_ranks, tmp_path):
+    """With three ranks the layout of the gradients' buckets decides the order of sums."""
+    config = tiny(optim=optim, epochs=1, global_batch_size=126, model={})
+    whole, resumed = stopped_and_resumed(config, on_ranks, tmp_path, world_size)
+    assert resumed == whole
+    assert len(set(whole)) == 1
+
+
+def test_other_data_on_a_rank_are_refused(tiny, on_ranks, monkeypatch):
+    def other(config, *, seed, peers):
+        fraction = 0.3 if peers.rank == 1 else 0.2
+        return build_data(config.model_copy(update={"val_fraction": fraction}), seed=seed)
+
+    monkeypatch.setattr("workloads.training.run.build_data", other)
+    for error in on_ranks(lambda r: train(tiny(), MemoryContext(rank=r, world_size=2))):
+        assert error.startswith(f"DataError: rank 1 on {socket.gethostname()} has other data")
+        assert "training images 1258, not 1438" in error
+
+
+@pytest.mark.parametrize(
+    ("failure", "want"),
+    [
+        (DataError("no folder /x", "mend it"), "DataError: rank 1 on .*: no folder /x .mend it."),
+        (OSError(errno.EIO, "Input/output error"), "OSError: .Errno 5. rank 1 on "),
+        (ZeroDivisionError("x"), "DataError: rank 1 on .*: ZeroDivisionError"),
+    ],
+)
+def test_a_rank_without_data_tells_the_others(failure, want, tiny, on_ranks, monkeypatch):
+    def fail(config, *, seed, peers):
+        if peers.rank == 1:
+            raise failure
+        return build_data(config, seed=seed)
+
+    monkeypatch.setattr("workloads.training.run.build_data", fail)
+    one, two = on_ranks(lambda r: train(tiny(), MemoryContext(rank=r, world_size=2)))
+    assert re.match(want, one)
+    assert two.startswith(f"{type(failure).__name__}: {failure}")
+
+
+def test_ranks_share_the_check_of_images(image_folder, on_ranks, monkeypatch):
+    (image_folder / "train" / "cat" / "bad.png").write_text("x")
+    (image_folder / "train" / "dog" / "bad.png").write_text("x")
+    config = TrainConfig.model_validate(
+        {
+            "data": {
+                "name": "image_folder",
+                "path": str(image_folder),
+                "image_size": 8,
+                "on_bad_image": "skip",
+            },
+        }
+    )
+    seen = []
+    real = scan.open_image
+    monkeypatch.setattr(
+        scan, "open_image", lambda path, most: (seen.append(path.name), real(path, most))[1]
+    )
+
+    def action(rank):
+        data = build_equal_data(config, MemoryContext(rank=rank, world_size=2))
+        return len(seen), sorted(data.skipped), len(data.train)
+
+    bad = ["train/cat/bad.png", "train/dog/bad.png"]
+    assert on_ranks(action) == [(15, bad, 24), (15, bad, 24)]

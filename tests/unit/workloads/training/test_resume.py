@@ -8,10 +8,7 @@ from workloads.worker.context import MemoryContext
 from workloads.worker.failures import CheckpointError
 
 STEPS_PER_EPOCH = 11
-
-
-class Interrupted(Exception):
-    pass
+TINY = {"backbone": {"name": "small_resnet", "width": 4, "blocks": [1]}}
 
 
 class StepCounter:
@@ -98,6 +95,16 @@ def drop_rng(state):
     state["ranks"][0]["rng"]["torch"] = torch.Generator().manual_seed(99).get_state()
 
 
+def drop_numpy(state):
+    name, keys, *rest = state["ranks"][0]["rng"]["numpy"]
+    state["ranks"][0]["rng"]["numpy"] = (name, keys.roll(1), *rest)
+
+
+def drop_python(state):
+    version, words, gauss = state["ranks"][0]["rng"]["python"]
+    state["ranks"][0]["rng"]["python"] = (version, (*words[1:-1], words[0], words[-1]), gauss)
+
+
 def drop_offset(state):
     state["train"]["step_in_epoch"] -= 1
     state["train"]["global_step"] -= 1
@@ -127,6 +134,8 @@ def drop_weight_bit(state):
     [
         drop_momentum,
         drop_rng,
+        drop_numpy,
+        drop_python,
         drop_offset,
         drop_schedule,
         drop_meters,
@@ -148,7 +157,12 @@ def test_leaving_a_part_out_is_seen(forget, tiny, whole, hex_of):
     ("change", "shown"),
     [
         ({"global_batch_size": 64}, "global batch size: checkpoint 128, this job 64"),
-        ({"model": {"head": {"pooling": {"name": "gap"}}}}, '"name":"gap"'),
+        (
+            {"model": {**TINY, "head": {"reduced_channels": 4, "pooling": {"name": "gap"}}}},
+            "network's head.classifier.weight: checkpoint [10, 10], this job [10, 4]",
+        ),
+        ({"model": {}}, "  and 31 more"),
+        ({"optim": {"name": "adamw"}}, "optimizer: checkpoint 'sgd', this job 'adamw'"),
     ],
 )
 def test_another_job_is_refused_with_both_sides(change, shown, tiny):
@@ -175,3 +189,80 @@ def test_other_surroundings_are_said(tiny, capsys):
     context.checkpoints[-1][1]["surroundings"]["torch"] = "1.0"
     train(tiny(), context)
     assert "warning: torch was 1.0" in capsys.readouterr().out
+
+
+def test_settings_of_the_optimizer_come_from_the_config(tiny):
+    """Its memory is restored, its settings are those of the job that resumes."""
+
+    def resumed(momentum_at_resume):
+        context = MemoryContext(stop_when=StepCounter(3))
+        train(tiny(), context)
+        context.stop_when = lambda: False
+        optim = {"name": "sgd", "momentum": momentum_at_resume}
+        train(tiny(optim=optim), context)
+        (group,) = context.checkpoints[-1][1]["optimizer"]["param_groups"]
+        return group["momentum"], context.result.weights_sha256
+
+    momentum, weights = resumed(0.5)
+    assert momentum == 0.5
+    assert weights != resumed(0.9)[1]
+
+
+def test_an_identical_network_under_another_config_resumes(tiny, capsys):
+    """What makes a checkpoint fit is what it holds, not how its config is written."""
+    context = MemoryContext(stop_when=StepCounter(1))
+    train(tiny(), context)
+    context.stop_when = lambda: False
+    pooling = {"name": "isqrt", "num_iters": 4}
+    train(tiny(model={**TINY, "head": {"reduced_channels": 4, "pooling": pooling}}), context)
+    assert "warning: config was" in capsys.readouterr().out
+
+
+def test_a_stop_works_with_one_step_per_epoch(tiny):
+    context = MemoryContext(stop_when=StepCounter(2))
+    config = tiny(epochs=4, steps_per_epoch=1)
+    result = train(config, context)
+    assert (result.stopped, result.epochs, result.global_step) == (True, 2, 2)
+    assert [step for step, _, _ in context.checkpoints] == [1, 2]
+    context.stop_when = lambda: True  # heard too late: nothing is left to stop
+    assert train(config, context).stopped
+    assert not train(config, context).stopped
+
+
+def test_seconds_of_another_number_of_ranks(tiny):
+    """Two ranks of 3 s each took 3 s; what goes on alone has taken 3 s, not 6."""
+    context = MemoryContext(stop_when=StepCounter(5))
+    train(tiny(), context)
+    state = context.checkpoints[-1][1]
+    (own,) = state["ranks"]
+    own["meters"][3] = 3000.0
+    empty = {**own, "meters": [0.0, 0.0, 0.0, 3000.0]}
+    state["ranks"] = [own, empty]
+    context.stop_when = lambda: False
+    train(tiny(), context)
+    first = next(values for step, _, values in context.metrics if "time/epoch_s" in values)
+    assert 3000.0 <= first["time/epoch_s"] < 3100.0
+
+
+@pytest.mark.parametrize("steps", [3])
+def test_loader_processes_stopped_in_mid_epoch(steps, image_folder, hex_of):
+    """Images decoded by two processes, augmented, stopped and gone on with."""
+    config = TrainConfig.model_validate(
+        {
+            "data": {
+                "name": "image_folder",
+                "path": str(image_folder),
+                "image_size": 8,
+                "loader_workers": 2,
+            },
+            "model": TINY,
+            "epochs": 1,
+            "global_batch_size": 4,
+            "log_every_steps": 1,
+        }
+    )
+    whole = MemoryContext()
+    result = train(config, whole)
+    assert result.global_step == 6
+    resumed, context = resume_after(config, steps)
+    assert (resumed, hex_of(context.metrics)) == (result, hex_of(whole.metrics))

@@ -1,7 +1,9 @@
 import math
+import typing
 
 import pytest
 
+from workloads.config.optim import ScheduleConfig
 from workloads.config.train import TrainConfig
 from workloads.training.schedules import SCHEDULES, learning_rate
 
@@ -47,6 +49,11 @@ def test_table(schedule, step, want):
 
 
 def test_every_config_has_a_schedule():
-    for name in ("constant", "cosine", "step"):
-        TrainConfig.model_validate({"epochs": 10, "schedule": {"name": name}})
-        assert name in SCHEDULES
+    choices, _ = typing.get_args(ScheduleConfig)
+    configs = typing.get_args(choices)
+    names = {typing.get_args(c.model_fields["name"].annotation)[0]: c for c in configs}
+    assert set(names) == set(SCHEDULES)
+    for name, config in names.items():
+        factors = [SCHEDULES[name](config(name=name), epoch / 2, 10) for epoch in range(20)]
+        assert factors[0] == 1.0
+        assert factors == sorted(factors, reverse=True)

@@ -14,7 +14,16 @@ from workloads.worker import durable
 from workloads.worker.checkpoints import CheckpointStore
 from workloads.worker.paths import JobPaths
 
-SEAM = ("make_folder", "write", "sync", "sync_folder", "move", "remove_tree")
+SEAM = (
+    "make_folder",
+    "write",
+    "sync",
+    "sync_folder",
+    "move",
+    "remove_tree",
+    "write_json_fleeting",
+)
+NEEDS_ROOM = ("write", "make_folder", "write_json_fleeting")
 CRASHED = 137
 
 
@@ -23,6 +32,7 @@ class Faults:
 
     def __init__(self, kind: str = "none", at: int = 0) -> None:
         self.kind, self.at, self.count = kind, at, 0
+        self.raised = False
 
     @contextmanager
     def installed(self) -> Iterator["Faults"]:
@@ -58,7 +68,8 @@ class Faults:
         if self.kind == "crash half":
             os._exit(CRASHED)
         # A full disk still lets files be removed and synced.
-        if self.kind == "EIO" or (self.kind == "ENOSPC" and name in ("write", "make_folder")):
+        if self.kind == "EIO" or (self.kind == "ENOSPC" and name in NEEDS_ROOM):
+            self.raised = True
             raise OSError(getattr(errno, self.kind), os.strerror(getattr(errno, self.kind)))
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import threading
+import zipfile
 
 import pytest
 import torch
@@ -229,11 +230,46 @@ def test_damage_is_found_and_the_older_one_used(kind, paths, make_store, make_st
     assert changed >= 30
 
 
-def test_all_damaged_loads_nothing(paths, make_store, make_state):
+def test_all_damaged_is_said_rather_than_begun_anew(paths, make_store, make_state):
     save(make_store(), make_state, 10, 20)
     for folder in paths.checkpoints.glob("step-*"):
         (folder / "state.pt").write_bytes(b"")
-    assert make_store(2).load_latest() is None
+    for attempt in (2, 3):
+        with pytest.raises(CheckpointError, match=r"damaged: step-0000000010.bad-2-1, step-.*copy"):
+            make_store(attempt).load_latest()
+
+
+@pytest.mark.parametrize(
+    "failure", [MemoryError(), OSError(errno.EIO, "io"), OSError(errno.ESTALE, "stale")], ids=repr
+)
+def test_a_passing_error_throws_no_checkpoint_away(
+    failure, paths, make_store, make_state, monkeypatch
+):
+    save(make_store(), make_state, 10, 20)
+    again = make_store(2)
+
+    def fail(*arguments, **options):
+        raise failure
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", fail)
+        with pytest.raises(type(failure)) as info:
+            again.load_latest()
+    assert info.value is failure
+    assert_loads(again, 20)
+    assert not list(paths.checkpoints.glob("*.bad-*"))
+
+
+def test_an_archive_of_another_kind_is_set_aside(paths, make_store, make_state):
+    store = make_store()
+    save(store, make_state, 10, 20)
+    folder = paths.checkpoints / "step-0000000020"
+    with zipfile.ZipFile(folder / "state.pt", "w") as archive:
+        archive.writestr("a/b", "c")
+    data = (folder / "state.pt").read_bytes()
+    manifest = Manifest(20, 1, False, len(data), hashlib.sha256(data).hexdigest())
+    (folder / "MANIFEST.json").write_bytes(manifest.to_json())
+    assert_loads(store, 10)
 
 
 def test_a_newer_format_is_refused_not_skipped(paths, make_store, make_state, monkeypatch):
@@ -276,6 +312,29 @@ def test_the_best_pointer_is_mended_after_a_crash(paths, make_store, make_state)
     paths.best.unlink()  # the crash came between the checkpoint and its pointer
     assert_loads(make_store(2), 20)
     assert make_store(2).load_best()["step"] == 20
+
+
+def test_the_best_is_found_while_it_is_replaced(paths, make_store, make_state):
+    store = make_store()
+    save(store, make_state, 10, best=(10,))
+    folder = paths.checkpoints / "step-0000000010"
+    folder.rename(folder.with_name("step-0000000010.old"))  # and then the crash
+    assert store.load_best()["step"] == 10
+    shutil.rmtree(folder.with_name("step-0000000010.old"))
+    with pytest.raises(CheckpointError, match="of step 10, cannot be used: it is missing"):
+        store.load_best()
+
+
+def test_a_zombie_removes_nothing(paths, make_store, make_state, monkeypatch, capsys):
+    """Attempt 2 takes over right after attempt 1 committed, before that tidied up."""
+    old = make_store(1)
+    save(old, make_state, 10, 20)
+    verify = old._verified
+    monkeypatch.setattr(old, "_verified", lambda folder: (make_store(2), verify(folder))[1])
+    save(old, make_state, 30, best=(30,))
+    assert old.steps() == [10, 20, 30]
+    assert not paths.best.exists()
+    assert "replaced by attempt 2" in capsys.readouterr().out
 
 
 def test_failing_to_prune_is_a_warning(make_store, make_state, monkeypatch, capsys):

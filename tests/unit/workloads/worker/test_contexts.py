@@ -1,7 +1,8 @@
 """Both contexts held to the protocol's contract, and what only the folder does."""
 
-import contextlib
 import json
+import os
+import sys
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from workloads.worker.context import MemoryContext
 from workloads.worker.failures import FencedError, StorageFullError
 from workloads.worker.folder_context import FolderContext
+from workloads.worker.lines import say
 from workloads.worker.records import Progress, TrainResult
 from workloads.worker.spool import read_committed
 
@@ -71,13 +73,60 @@ def test_the_files(paths, make_state):
     assert json.loads(paths.result.read_bytes())["best_top1"] == 90.0
 
 
-def test_progress_is_throttled_but_the_end_is_shown(paths):
+def test_every_report_is_shown(paths):
+    """How often is decided once, by who reports."""
     context = FolderContext(paths.root)
-    for step in range(100):
+    for step in range(3):
         context.report_progress(Progress("train", 1, 2, step, 100, step, 200))
-    assert json.loads(paths.progress.read_bytes())["step"] == 0
-    context.report_progress(Progress("finished", 2, 2, 0, 100, 200, 200))
-    assert json.loads(paths.progress.read_bytes())["phase"] == "finished"
+        assert json.loads(paths.progress.read_bytes())["step"] == step
+
+
+@pytest.mark.parametrize("kind", ["ENOSPC", "EIO"])
+@pytest.mark.parametrize("at", [1, 2])
+def test_progress_that_cannot_be_written_ends_nothing(kind, at, paths, faults):
+    context = FolderContext(paths.root)
+    with faults(kind, at).installed() as fault:
+        context.report_progress(PROGRESS)
+        assert fault.count >= at
+    context.report_progress(PROGRESS)
+    assert json.loads(paths.first_step.read_bytes())["attempt"] == 1
+    assert paths.progress.exists()
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        say("hello")
+        monkeypatch.undo()
+        with pytest.raises(OSError, match="No space"):
+            full.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+
+
+@pytest.mark.parametrize("step", ["claim", "load", "finish"])
+def test_a_full_disk_besides_a_save_is_the_same_clear_error(step, paths, faults):
+    """Fail each operation of a step in turn; those that need room must say so."""
+    told = []
+    for at in range(1, 30):
+        context = None if step == "claim" else FolderContext(paths.root, attempt=at)
+        if step == "finish":
+            context.load_checkpoint()
+        with faults("ENOSPC", at).installed() as fault:
+            try:
+                if step == "claim":
+                    FolderContext(paths.root, attempt=at)
+                elif step == "load":
+                    context.load_checkpoint()
+                else:
+                    context.finish(RESULT)
+            except StorageFullError as error:
+                told.append(f"gcpctl retry {paths.job_id}" in str(error))
+                continue
+        assert not fault.raised
+        if fault.count < at:
+            break
+    assert all(told)
+    assert told
 
 
 def test_the_stop_file_is_seen(paths, monkeypatch):
@@ -124,8 +173,13 @@ def test_a_full_disk_anywhere_in_a_save_is_one_clear_error(at, paths, faults, ma
     context.log_metrics(5, {"a": 1.0}, at=5)
     context.save_checkpoint(make_state(5), step=5, is_best=False)
     context.log_metrics(6, {"a": 2.0}, at=6)
-    with faults("ENOSPC", at).installed(), contextlib.suppress(StorageFullError):
-        context.save_checkpoint(make_state(6), step=6, is_best=False)
+    error = None
+    with faults("ENOSPC", at).installed() as fault:
+        try:
+            context.save_checkpoint(make_state(6), step=6, is_best=False)
+        except StorageFullError as full:
+            error = full
+    assert (error is not None) == fault.raised
     again = FolderContext(paths.root, attempt=2)
     step = again.load_checkpoint()["step"]
     if step == 5:

@@ -45,6 +45,8 @@ def caused(outer, cause):
         (torch.distributed.DistBackendError("NCCL watchdog"), "infrastructure"),
         (torch.distributed.DistNetworkError("x"), "infrastructure"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "infrastructure"),
+        (torch.AcceleratorError("CUDA error: uncorrectable ECC error"), "infrastructure"),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), "user"),
         (caused(DataError("x"), OSError(errno.EIO, "io")), "infrastructure"),
         (OSError(errno.ENOSPC, "full"), "storage"),
         (OSError(errno.EDQUOT, "quota"), "storage"),
