@@ -51,6 +51,7 @@ docs: setup
 check: lint types unit
 
 bench: setup
+	$(BIN)/python -m tests.benchmarks.cli_start
 	$(BIN)/python -m tests.benchmarks.first_step
 
 clean:
