@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from orchestrator.cli.output import answer, duration, is_terminal, state_text, talk
+from orchestrator.cli.output import answer, duration, is_terminal, program, state_text, talk
 from orchestrator.cli.session import Session
 from orchestrator.jobs.errors import (
     EXIT_INTERRUPTED,
@@ -32,8 +32,8 @@ def follow(session: Session, job: Job) -> int:
         last = _follow_bar(session, job) if is_terminal() else _follow_lines(session, job)
     except KeyboardInterrupt:
         talk(f"\nno longer watching; {job.job_id} goes on. Watch it again, or stop it:")
-        talk(f"  gcpctl logs {job.job_id} -f")
-        talk(f"  gcpctl stop {job.job_id}")
+        talk(f"  {program()} logs {job.job_id} -f")
+        talk(f"  {program()} stop {job.job_id}")
         return EXIT_INTERRUPTED
     _closing_words(session, last)
     return _EXIT[last.state]
@@ -172,24 +172,24 @@ def _closing_words(session: Session, job: Job) -> None:
     answer(f"  in the MLflow UI: {session.profile.mlflow_url}/{run_page(job)}")
     answer("Next:")
     for command, why in _next_commands(job):
-        answer(f"  {command:<52} {why}")
+        answer(f"  {program() + ' ' + command:<54} {why}")
 
 
 def _next_commands(job: Job) -> list[tuple[str, str]]:
     if job.state is State.FINISHED:
         recipe = job.raw_spec["recipe"]
         baseline = recipe.replace("isqrt", "gap")
-        second = (f"gcpctl logs {job.job_id}", "what it said")
+        second = (f"logs {job.job_id}", "what it said")
         if baseline != recipe and baseline in recipe_files():
-            again = f"gcpctl submit train {baseline} --follow"
+            again = f"submit train {baseline} --follow"
             second = (again, "the same network with average pooling")
         return [
-            ("gcpctl ui", "log in to MLflow and see the curves"),
+            ("ui", "log in to MLflow and see the curves"),
             second,
-            (f"gcpctl status {job.job_id}", "all about this job"),
+            (f"status {job.job_id}", "all about this job"),
         ]
     return [
-        (f"gcpctl logs {job.job_id}", "what it said"),
-        (f"gcpctl status {job.job_id}", "its attempts and why they ended"),
-        (f"gcpctl retry {job.job_id}", "go on from its last checkpoint"),
+        (f"logs {job.job_id}", "what it said"),
+        (f"status {job.job_id}", "its attempts and why they ended"),
+        (f"retry {job.job_id}", "go on from its last checkpoint"),
     ]

@@ -32,6 +32,11 @@ def answer_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def program() -> str:
+    """Return how a person calls this program: `gcpctl`, or `./gcpctl` in a checkout."""
+    return os.environ.get("GCPCTL_PROGRAM", "gcpctl")
+
+
 def is_terminal() -> bool:
     """Whether a person watches stdout and it can be redrawn."""
     return sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb")

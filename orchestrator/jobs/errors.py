@@ -55,6 +55,10 @@ class ConflictError(GcpctlError):
     exit_code = EXIT_CONFLICT
 
 
+class JobExistsError(ConflictError):
+    """A job of that name exists."""
+
+
 class InfeasibleError(GcpctlError):
     """A request that the cluster can never satisfy."""
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import time
 
-from orchestrator.jobs.errors import ConflictError, UnreachableError
+from orchestrator.jobs.errors import JobExistsError, UnreachableError
 from orchestrator.jobs.job import (
     PREFIX,
     TAG_JOB_ID,
@@ -30,13 +30,13 @@ def record(store: JobStore, plan: Plan, provenance: Provenance) -> Job:
     """Create the job's run as SCHEDULED. From here on the job exists and will run.
 
     Raises:
-        ConflictError: A job of that name exists.
+        JobExistsError: A job of that name exists.
         UnreachableError: The tracking server does not answer.
     """
     spec = plan.spec
     existing = store.find_exact(spec.job_id)
     if existing is not None:
-        raise ConflictError(
+        raise JobExistsError(
             f"there is a job {spec.job_id!r} already; it is {existing.state}",
             f"choose another --name, or look at it: gcpctl status {spec.job_id}",
         )

@@ -84,7 +84,7 @@ def test_a_kill_at_a_random_moment_changes_no_number(
     result, metrics, took = reference
     rng = random.Random(f"{SEED}-{strike.__name__}")
     job_id = live.submit(*CONFIG, "--name", strike.__name__.replace("_", "-"))
-    delay = rng.uniform(0, 0.8 * took)
+    delay = rng.uniform(0, 0.7 * took)
     time.sleep(delay)
     strike(live, job_id, rng)
     job = live.wait_final(job_id)

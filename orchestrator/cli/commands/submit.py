@@ -9,10 +9,10 @@ from cluster import local
 from cluster.profiles import load_profile
 from orchestrator.cli.follow import follow
 from orchestrator.cli.options import complete_jobs, complete_recipes
-from orchestrator.cli.output import answer, talk
+from orchestrator.cli.output import answer, program, talk
 from orchestrator.cli.session import Session, connect
 from orchestrator.jobs import plan as planning
-from orchestrator.jobs.errors import ConflictError, GcpctlError
+from orchestrator.jobs.errors import ConflictError, GcpctlError, JobExistsError
 from orchestrator.jobs.job import Job
 from orchestrator.jobs.provenance import Provenance, collect
 from orchestrator.jobs.ray_jobs import Node
@@ -102,8 +102,8 @@ def train(
     if follow_:
         sys.exit(follow(session, job))
     answer(job.job_id)
-    for command in (f"gcpctl status {job.job_id}", f"gcpctl logs {job.job_id} -f", "gcpctl ui"):
-        talk(f"  {command}")
+    for command in (f"status {job.job_id}", f"logs {job.job_id} -f", "ui"):
+        talk(f"  {program()} {command}")
 
 
 def _record(
@@ -113,7 +113,7 @@ def _record(
     while True:
         try:
             return record(session.store, plan, provenance), plan
-        except ConflictError:
+        except JobExistsError:
             if chosen:
                 raise
             plan = plan.with_new_id()

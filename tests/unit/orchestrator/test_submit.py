@@ -1,0 +1,86 @@
+"""Recording a job exactly once."""
+
+import pytest
+
+from orchestrator.jobs import submit
+from orchestrator.jobs.errors import JobExistsError, UnreachableError
+from orchestrator.jobs.plan import Request, plan_train
+from orchestrator.jobs.provenance import Provenance, collect
+from tests.fakes import FakeStore
+
+PROVENANCE = Provenance(user="me", command="gcpctl submit")
+
+
+class Store(FakeStore):
+    """Records runs as `JobStore` does; loses replies when told to."""
+
+    def __init__(self, *, lose_reply: bool = False, away: bool = False) -> None:
+        super().__init__()
+        self.lose_reply, self.away = lose_reply, away
+        self.created: list[dict[str, str]] = []
+
+    def experiment_id(self, name: str) -> str:
+        return "1"
+
+    def create(self, job_id, experiment, tags):
+        if self.away:
+            raise UnreachableError("away")
+        run_id = self.add(self.plan.spec)
+        self.runs[run_id]["tags"].update(tags)
+        self.created.append(dict(tags))
+        if self.lose_reply:
+            raise UnreachableError("the reply was lost")
+        return self._job(run_id)
+
+
+def make(**options) -> tuple[Store, object]:
+    store = Store(**options)
+    store.plan = plan_train("digits_resnet_isqrt", ["epochs=2"], Request(name="a"))
+    return store, store.plan
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(submit.time, "sleep", lambda seconds: None)
+
+
+def test_the_run_carries_spec_and_provenance_from_the_first_moment():
+    store, plan = make()
+    job = submit.record(store, plan, PROVENANCE)
+    assert job.spec == plan.spec
+    assert job.tags["mlflow.user"] == "me"
+    assert job.tags["gcpctl.config_sha256"] == plan.config_sha256
+    assert "iSQRT" in job.tags["mlflow.note.content"]
+
+
+def test_a_lost_reply_makes_no_second_job():
+    store, plan = make(lose_reply=True)
+    assert submit.record(store, plan, PROVENANCE).job_id == "a"
+    assert len(store.created) == 1
+
+
+def test_a_server_that_stays_away_ends_the_submit():
+    store, plan = make(away=True)
+    with pytest.raises(UnreachableError):
+        submit.record(store, plan, PROVENANCE)
+
+
+def test_a_taken_name_is_refused():
+    store, plan = make()
+    submit.record(store, plan, PROVENANCE)
+    with pytest.raises(JobExistsError, match="already"):
+        submit.record(store, plan, PROVENANCE)
+
+
+def test_a_plan_can_take_another_id():
+    _, plan = make()
+    other = plan.with_new_id()
+    assert other.spec.job_id != plan.spec.job_id
+    assert other.config_sha256 == plan.config_sha256
+
+
+def test_provenance_of_this_checkout():
+    found = collect(["submit", "train", "a b"])
+    assert found.command == "gcpctl submit train 'a b'"
+    assert found.user
+    assert not found.commit or len(found.commit) == 40
