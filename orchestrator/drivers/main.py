@@ -6,16 +6,16 @@ Ray starts it on the cluster. It imports neither torch nor mlflow.
 """
 
 import os
-import signal
 import sys
 import time
 import traceback
-from types import FrameType
 
 from cluster.profiles import Profile, load_profile
 from orchestrator.drivers.environment import describe_environment
 from orchestrator.drivers.outcome import Outcome, say
+from orchestrator.drivers.stop_signal import StopSignal
 from orchestrator.drivers.tracking import Tracker, patiently
+from orchestrator.jobs.errors import ApiError, ConflictError
 from orchestrator.jobs.job import PREFIX, TAG_PHASE, Job, outcome_tag
 from orchestrator.jobs.logs import artifact_name
 from orchestrator.jobs.states import State
@@ -24,23 +24,6 @@ from workloads.worker.failures import classify
 from workloads.worker.paths import JobPaths
 
 _LOG_LIMIT_BYTES = 32 * 1024 * 1024
-
-
-class StopSignal:
-    """Turns SIGTERM into a file that the workers poll; the attempt then ends by itself."""
-
-    def __init__(self, paths: JobPaths) -> None:
-        self._paths = paths
-        self.is_set = False
-
-    def install(self) -> None:
-        """Take over SIGTERM and SIGINT from `ray.init`, which takes them for itself."""
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
-
-    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
-        self.is_set = True
-        self._paths.stop.touch()
 
 
 def run_attempt(profile: Profile, job: Job, attempt: int) -> Outcome:
@@ -85,9 +68,7 @@ def _close(store: JobStore, job: Job, attempt: int, outcome: Outcome) -> None:
     if fresh.attempt != attempt or fresh.state is not State.RUNNING:
         say(f"attempt {attempt} was superseded; its end is not recorded")
         return
-    content = _own_log()
-    if content:
-        store.put_artifact(job, artifact_name(attempt), content)
+    _store_beside(store, job, artifact_name(attempt), _own_log())
     tags = {outcome_tag(attempt): outcome.to_json()} | dict(outcome.tags)
     if outcome.kind == "finished":
         store.move(fresh, State.FINISHED, phase="finished", reason=outcome.reason, tags=tags)
@@ -109,9 +90,18 @@ def _own_log() -> bytes:
         return b""
 
 
+def _store_beside(store: JobStore, job: Job, name: str, content: bytes) -> None:
+    """Store a file that is worth waiting for a server, but not worth an attempt."""
+    try:
+        if content:
+            store.put_artifact(job, name, content)
+    except (ApiError, ConflictError) as exc:  # its disk is full, or it serves no artifacts
+        say(f"could not store {name}: {exc.message}")
+
+
 def _environment(store: JobStore, job: Job) -> None:
     """Store what the job runs on."""
-    store.put_artifact(job, "environment.json", describe_environment().encode())
+    _store_beside(store, job, "environment.json", describe_environment().encode())
     store.set_tags(job, {PREFIX + "host": os.uname().nodename})
 
 

@@ -2,17 +2,15 @@
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.profiles import Profile
 from orchestrator.drivers.outcome import Outcome, say
+from orchestrator.drivers.stop_signal import StopSignal
 from orchestrator.drivers.worker import WorkerError, WorkerSettings, run_worker
 from orchestrator.jobs.job import PREFIX, TAG_RESULT, Job
 from workloads.worker.failures import read_failure, weightiest
 from workloads.worker.paths import JobPaths
-
-if TYPE_CHECKING:
-    from orchestrator.drivers.main import StopSignal
 
 _TRAIN_SETTINGS = {
     # How soon the controller sees that the workers are done.
@@ -26,7 +24,7 @@ _TRAIN_SETTINGS = {
 
 
 def run_training(
-    profile: Profile, job: Job, attempt: int, paths: JobPaths, stop: "StopSignal"
+    profile: Profile, job: Job, attempt: int, paths: JobPaths, stop: StopSignal
 ) -> Outcome:
     """Train on the cluster until the workers return; never raises for what a worker did.
 

@@ -44,6 +44,8 @@ def status_(ctx: click.Context, output: str) -> None:
     found = local.status()
     if output == "json":
         answer_json(found.to_json())
+    elif not found.services:
+        talk(f"no cluster was brought up in {found.home} yet; start one with: gcpctl cluster up")
     else:
         rows = [
             (
