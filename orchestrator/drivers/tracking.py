@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.drivers.outcome import say
-from orchestrator.jobs.errors import GcpctlError, UnreachableError
+from orchestrator.jobs.errors import ApiError, GcpctlError, UnreachableError
 from orchestrator.jobs.job import TAG_PHASE, TAG_PROGRESS, Job
 from orchestrator.jobs.logs import mark
 from orchestrator.jobs.store import JobStore, MetricPoint
@@ -48,17 +48,20 @@ class Backoff:
 
 
 def patiently(act: Callable[[], _T], *, seconds: float = _PATIENCE_S) -> _T:
-    """Do what needs the server, and wait for it while it is away.
+    """Do what needs the server, and wait for it while it is away or in trouble.
 
     Raises:
         UnreachableError: It was away for longer than `seconds`.
+        ApiError: It refused, or was in trouble for longer than that.
     """
     deadline, backoff = time.monotonic() + seconds, Backoff()
     while True:
         try:
             return act()
-        except UnreachableError as exc:
-            if time.monotonic() > deadline:
+        except (UnreachableError, ApiError) as exc:
+            # A server's own trouble (5xx: a locked database, a full disk) may pass; a refusal not.
+            refused = isinstance(exc, ApiError) and exc.status < 500
+            if refused or time.monotonic() > deadline:
                 raise
             say(f"tracking: {exc.message}; waiting for it")
             time.sleep(backoff.next_s())
@@ -121,8 +124,8 @@ class Tracker(threading.Thread):
         self._copy_logs()
         try:
             patiently(self._send)
-        except GcpctlError as exc:
-            say(f"tracking: {exc.message}")
+        except (GcpctlError, OSError, ValueError) as exc:
+            say(f"tracking: {exc}")
             return False
         return True
 

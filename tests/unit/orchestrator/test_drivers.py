@@ -11,7 +11,7 @@ from orchestrator.drivers.outcome import Outcome
 from orchestrator.drivers.tracking import Backoff, LogTail, Tracker, patiently
 from orchestrator.drivers.train import _record
 from orchestrator.drivers.worker import WorkerError
-from orchestrator.jobs.errors import AuthError, UnreachableError
+from orchestrator.jobs.errors import ApiError, AuthError, UnreachableError
 from orchestrator.jobs.job import Job, outcome_tag
 from orchestrator.jobs.states import State
 from workloads.worker.paths import JobPaths
@@ -122,7 +122,8 @@ def test_an_overtaken_driver_ends_itself(tmp_path):
 
 
 def test_patience_waits_for_a_server_and_for_nothing_else():
-    answers = [UnreachableError("away"), "here"]
+    locked = ApiError("locked", status=500, text="")
+    answers = [UnreachableError("away"), locked, "here"]
 
     def act():
         answer = answers.pop(0)
@@ -131,6 +132,9 @@ def test_patience_waits_for_a_server_and_for_nothing_else():
         return answer
 
     assert patiently(act) == "here"
+    answers = [ApiError("no such run", status=400, text="")]
+    with pytest.raises(ApiError):
+        patiently(act)
     with pytest.raises(UnreachableError):
         patiently(lambda: (_ for _ in ()).throw(UnreachableError("away")), seconds=0)
 
