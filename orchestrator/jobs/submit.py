@@ -26,8 +26,11 @@ from workloads.config.validate import flatten
 _LOST_REPLY_TRIES = 5
 
 
-def record(store: JobStore, plan: Plan, provenance: Provenance) -> Job:
+def record(store: JobStore, plan: Plan, provenance: Provenance, *, cluster: str) -> Job:
     """Create the job's run as SCHEDULED. From here on the job exists and will run.
+
+    Args:
+        cluster: Name of the profile it is submitted to.
 
     Raises:
         JobExistsError: A job of that name exists.
@@ -41,7 +44,8 @@ def record(store: JobStore, plan: Plan, provenance: Provenance) -> Job:
             f"choose another --name, or look at it: gcpctl status {spec.job_id}",
         )
     experiment = store.experiment_id(spec.study)
-    return _create(store, spec.job_id, experiment, _tags(plan, provenance))
+    tags = _tags(plan, provenance) | {PREFIX + "cluster": cluster}
+    return _create(store, spec.job_id, experiment, tags)
 
 
 def attach_provenance(store: JobStore, job: Job, plan: Plan, provenance: Provenance) -> None:

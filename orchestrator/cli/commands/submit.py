@@ -112,7 +112,8 @@ def _record(
     """Record the job; draw another id in the rare case that the one made up is taken."""
     while True:
         try:
-            return record(session.store, plan, provenance), plan
+            job = record(session.store, plan, provenance, cluster=session.profile.name)
+            return job, plan
         except JobExistsError:
             if chosen:
                 raise

@@ -46,30 +46,31 @@ def no_pauses(monkeypatch):
 
 def test_the_run_carries_spec_and_provenance_from_the_first_moment():
     store, plan = make()
-    job = submit.record(store, plan, PROVENANCE)
+    job = submit.record(store, plan, PROVENANCE, cluster="lab")
     assert job.spec == plan.spec
     assert job.tags["mlflow.user"] == "me"
+    assert job.tags["gcpctl.cluster"] == "lab"
     assert job.tags["gcpctl.config_sha256"] == plan.config_sha256
     assert "iSQRT" in job.tags["mlflow.note.content"]
 
 
 def test_a_lost_reply_makes_no_second_job():
     store, plan = make(lose_reply=True)
-    assert submit.record(store, plan, PROVENANCE).job_id == "a"
+    assert submit.record(store, plan, PROVENANCE, cluster="lab").job_id == "a"
     assert len(store.created) == 1
 
 
 def test_a_server_that_stays_away_ends_the_submit():
     store, plan = make(away=True)
     with pytest.raises(UnreachableError):
-        submit.record(store, plan, PROVENANCE)
+        submit.record(store, plan, PROVENANCE, cluster="lab")
 
 
 def test_a_taken_name_is_refused():
     store, plan = make()
-    submit.record(store, plan, PROVENANCE)
+    submit.record(store, plan, PROVENANCE, cluster="lab")
     with pytest.raises(JobExistsError, match="already"):
-        submit.record(store, plan, PROVENANCE)
+        submit.record(store, plan, PROVENANCE, cluster="lab")
 
 
 def test_a_plan_can_take_another_id():
