@@ -95,6 +95,9 @@ def step(store: JobStore, ray: RayJobsApi, archive: ArchiveLogs, now_ms: int) ->
             raise
         except Exception as exc:
             event = f"left as it is, {type(exc).__name__}: {exc}"
+            with contextlib.suppress(ValueError, KeyError):  # its spec may be what is wrong
+                if job.state is State.RUNNING:  # what it holds is not free for others
+                    holding.append(job.spec.resources)
         events += [f"{job.job_id}: {event}"] if event else []
     events += _start_queued(store, ray, queued, holding, now_ms)
     return StepReport(tuple(events), active=len(jobs))

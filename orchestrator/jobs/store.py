@@ -41,6 +41,11 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
+def _is_next(job: Job) -> bool:
+    """Whether a queued job waits for nothing but room."""
+    return not job.raw_spec.get("after") and job.not_before_ms <= now_ms()
+
+
 class JobStore:
     """Reads and writes jobs on one tracking server."""
 
@@ -128,8 +133,9 @@ class JobStore:
                 page=page,
             )
             jobs += queued
-            # Behind a job that waits for no other, nobody may start: the rest need no look.
-            if not page or any(not job.raw_spec.get("after") for job in queued):
+            # Jobs that wait for a time or for other jobs let those behind them pass; any other
+            # starts now or holds them back, so what comes after its page needs no look yet.
+            if not page or any(_is_next(job) for job in queued):
                 break
         # A job may move between the requests: the last look counts, and counts once.
         return list({job.run_id: job for job in jobs}.values())

@@ -262,6 +262,8 @@ def test_trouble_with_one_job_leaves_the_others_to_be_moved(world):
     world.store.get = broken
     events = world.step()
     assert any("left as it is, ValueError" in event for event in events)
+    assert world.job("good").state is State.SCHEDULED  # "bad" may hold a CPU still
+    assert world.job("good").reason == "waiting: needs 4 CPUs, 3 CPUs free"
 
 
 def test_a_stop_during_a_launch_that_never_arrived(world):

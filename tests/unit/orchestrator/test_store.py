@@ -1,5 +1,7 @@
 """The job store against recorded answers."""
 
+import json
+
 import pytest
 
 from orchestrator.jobs.errors import NotFoundError
@@ -46,6 +48,26 @@ def test_a_job_that_moves_between_two_requests_is_seen_once():
     )
     (job,) = JobStore(client).active()  # type: ignore[arg-type]
     assert job.state is State.SCHEDULED
+
+
+def test_the_queue_is_read_on_past_jobs_that_let_others_pass():
+    def queued(run_id: str, after: list[str], not_before_ms: int) -> dict:
+        found = run(run_id, "SCHEDULED")
+        found["data"]["tags"][1]["value"] = json.dumps({"after": after})
+        found["data"]["tags"].append({"key": "gcpctl.not_before_ms", "value": str(not_before_ms)})
+        return found
+
+    far_future = 10**14
+    client = Client(
+        {"experiments": []},
+        {},
+        {},
+        {"runs": [queued("r1", ["x"], 0)], "next_page_token": "2"},
+        {"runs": [queued("r2", [], far_future)], "next_page_token": "3"},
+        {"runs": [queued("r3", [], 0)], "next_page_token": "4"},
+    )
+    jobs = JobStore(client).active()  # type: ignore[arg-type]
+    assert [job.run_id for job in jobs] == ["r1", "r2", "r3"]
 
 
 def test_names_cannot_reach_into_the_filter():
