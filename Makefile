@@ -51,6 +51,9 @@ docs: setup
 check: lint types unit
 
 bench: setup
+	$(BIN)/python -m tests.benchmarks.isqrt
+	$(BIN)/python -m tests.benchmarks.gcp_tax
+	$(BIN)/python -m tests.benchmarks.dropcov
 	$(BIN)/python -m tests.benchmarks.cli_start
 	$(BIN)/python -m tests.benchmarks.first_step
 

@@ -18,6 +18,9 @@ COMMANDS = {
     "stop": Entry(f"{_COMMANDS}.stop:stop", "Stop jobs; a running one saves a checkpoint first."),
     "retry": Entry(f"{_COMMANDS}.retry:retry", "Queue failed or stopped jobs again, to resume."),
     "recipes": Entry(f"{_COMMANDS}.recipes:recipes", "List, show and check recipes."),
+    "model": Entry(
+        f"{_COMMANDS}.model:model", "List and show networks; convert and export trained ones."
+    ),
     "cluster": Entry(
         f"{_COMMANDS}.cluster:cluster", "Bring the cluster on this machine up or down."
     ),

@@ -130,7 +130,7 @@ def test_jobs_wait_in_line_and_say_why_and_stop_keeps_a_checkpoint(live: Live):
 def test_a_users_error_fails_once_with_its_reason(live: Live):
     answer = live.gcpctl(
         "submit", "train", "digits_resnet_isqrt", "--follow", "--name", "diverges",
-        "optim.lr=100", "optim.momentum=0.99", *SHORT, check=False,
+        "optim.lr=100", "optim.weight_decay=1", *SHORT, check=False,
     )  # fmt: skip
     job = live.wait_final("diverges")
     assert (job.state, job.attempt) == (State.FAILED, 1)

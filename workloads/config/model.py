@@ -4,69 +4,29 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from workloads.config.backbones import BackboneConfig, SmallResNetConfig
 from workloads.config.base import Config
-
-
-class SmallResNetConfig(Config):
-    """A residual network for images of 8 to 64 pixels: 3x3 stem, no max-pooling."""
-
-    name: Literal["small_resnet"] = "small_resnet"
-    width: int = Field(default=32, ge=4, le=512)
-    """Channels of the first stage; each later stage doubles them."""
-    blocks: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
-        default=(1, 1), min_length=1, max_length=4
-    )
-    """Residual blocks per stage; every stage after the first halves the map."""
-    last_stride: Literal[1, 2] = 2
-    """Stride of the last stage; 1 keeps its map twice as large (more positions to pool)."""
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """The strides that an image goes through, each of which rounds its side up."""
-        later = [2] * (len(self.blocks) - 1)
-        return (*later[:-1], self.last_stride) if later else ()
-
-
-class ResNet18Config(Config):
-    """torchvision's ResNet-18 without its pooling and classifier."""
-
-    name: Literal["resnet18"]
-    last_stride: Literal[1, 2] = 2
-    """Stride of the last stage; 1 gives 14x14 maps at 224 px, as the GCP papers use."""
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """The strides that an image goes through, each of which rounds its side up."""
-        return (2, 2, 2, 2, self.last_stride)
-
-
-BackboneConfig = Annotated[SmallResNetConfig | ResNet18Config, Field(discriminator="name")]
-
-
-class GapConfig(Config):
-    """Global average pooling, the baseline."""
-
-    name: Literal["gap"]
-
-
-class IsqrtConfig(Config):
-    """iSQRT-COV: covariance, normalised by a matrix square root in Newton-Schulz iterations."""
-
-    name: Literal["isqrt"] = "isqrt"
-    num_iters: int = Field(default=5, ge=1, le=12)
-    """Newton-Schulz updates K; 5 in the papers. K is a spectral filter, not an accuracy knob.
-    Above 12 nothing is gained, and rounding grows with every update."""
-
-
-PoolingConfig = Annotated[GapConfig | IsqrtConfig, Field(discriminator="name")]
+from workloads.config.pooling import IsqrtConfig, PoolingConfig
 
 
 class HeadConfig(Config):
-    """1x1 reduction, pooling and one linear classifier."""
+    """1x1 reduction, pooling and a linear classifier."""
 
-    reduced_channels: int | None = Field(default=32, ge=2, le=2048)
-    """Channels after the 1x1 convolution, BN and ReLU; null leaves the reduction out."""
+    reduced_channels: int | None = Field(default=32, ge=2, le=4096)
+    """Channels after the 1x1 convolution, BN and activation; null leaves the reduction out."""
+    activation: Literal["relu", "relu6", "none"] = "relu"
+    """After the reduction's BN; ReLU6 in MobileNetV2 and ShuffleNetV2, none on tokens."""
     pooling: PoolingConfig = IsqrtConfig()
+    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(default=(), max_length=4)
+    """Widths of fully connected layers with ReLU before the classifier; 4096, 4096 in VGG."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """After each hidden layer; without any, between the vector and the classifier."""
+    class_token: Literal["sum", "only", "ignore"] = "sum"
+    """With a backbone that has one: add the logits of its own classifier, use them alone, or do
+    not use it. Without effect on other backbones."""
+    classifier_init: Literal["default", "normal"] = "default"
+    """How the Linear layers are drawn: PyTorch's default, as in the GCP ResNets, or from N(0, 0.01)
+    with zero biases, as in MobileNetV2 and VGG."""
 
 
 class ModelConfig(Config):
@@ -75,9 +35,9 @@ class ModelConfig(Config):
     backbone: BackboneConfig = SmallResNetConfig()
     head: HeadConfig = HeadConfig()
 
-    def map_side(self, image_size: int) -> int:
-        """Return the side of the map that is pooled, for square images of `image_size` pixels."""
-        side = image_size
-        for stride in self.backbone.strides:
-            side = -(-side // stride)
-        return side
+    def num_positions(self, image_size: int) -> int | None:
+        """Return how many positions the pooling sees, for square images of `image_size` pixels.
+
+        Zero if the image is too small for the backbone; None if only building it tells.
+        """
+        return self.backbone.num_positions(image_size)

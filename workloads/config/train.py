@@ -4,7 +4,7 @@ from pydantic import Field, model_validator
 
 from workloads.config.base import Config
 from workloads.config.data import DataConfig, DigitsConfig
-from workloads.config.model import IsqrtConfig, ModelConfig
+from workloads.config.model import ModelConfig
 from workloads.config.optim import CosineConfig, OptimConfig, ScheduleConfig, SgdConfig
 
 
@@ -46,16 +46,23 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
-    def _covariance_has_positions(self) -> "TrainConfig":
+    def _features_have_positions(self) -> "TrainConfig":
         """One position has no variance: its covariance is zero, and nothing would be learnt."""
         size, backbone = self.data.image_size, self.model.backbone
-        if isinstance(self.model.head.pooling, IsqrtConfig) and self.model.map_side(size) == 1:
-            blocks = getattr(backbone, "blocks", None)
-            shape = f", blocks {list(blocks)}" if blocks else ""
+        positions = self.model.num_positions(size)
+        options = backbone.model_dump(mode="json", exclude={"name"})
+        shape = "".join(f", {name} {value}" for name, value in options.items()).lstrip(", ")
+        after = f"{backbone.name} ({shape})" if shape else backbone.name
+        if positions == 0:
             raise ValueError(
-                f"model.head.pooling isqrt needs a map of more than one position; images of "
-                f"image_size {size} give 1x1 after {backbone.name} (last_stride "
-                f"{backbone.last_stride}{shape}). Choose larger images, last_stride 1 or fewer "
-                "stages"
+                f"model.backbone {after} cannot take images of image_size {size}. Choose another "
+                "image_size or backbone"
+            )
+        pooling = self.model.head.pooling
+        if positions == 1 and getattr(pooling, "centred", False):
+            raise ValueError(
+                f"model.head.pooling {pooling.name} needs a map of more than one position; images "
+                f"of image_size {size} give 1x1 after {after}. Choose larger images, last_stride 1 "
+                "or fewer stages"
             )
         return self

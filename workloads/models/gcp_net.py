@@ -27,21 +27,26 @@ class GCPNet(nn.Module):
 
 def build_model(config: ModelConfig, *, in_channels: int, num_classes: int) -> GCPNet:
     """Build an untrained network; its weights depend on torch's global generator alone."""
-    backbone = config.backbone
+    backbone, head = config.backbone, config.head
     features = BACKBONES[backbone.name](
         in_channels=in_channels, **backbone.model_dump(exclude={"name"})
     )
-    reduced, pooling = config.head.reduced_channels, config.head.pooling
-    head = GCPHead(
-        in_channels=features.out_channels,
-        num_classes=num_classes,
-        reduced_channels=reduced,
-        pooling=POOLINGS[pooling.name](
-            in_channels=features.out_channels if reduced is None else reduced,
-            **pooling.model_dump(exclude={"name"}),
+    width = features.out_channels if head.reduced_channels is None else head.reduced_channels
+    pooling = head.pooling
+    options = head.model_dump(exclude={"pooling"})
+    return GCPNet(
+        features,
+        GCPHead(
+            in_channels=features.out_channels,
+            num_classes=num_classes,
+            pooling=POOLINGS[pooling.name](
+                in_channels=width, **pooling.model_dump(exclude={"name"})
+            ),
+            prefix_tokens=features.prefix_tokens,
+            tokens=features.tokens,
+            **options,
         ),
     )
-    return GCPNet(features, head)
 
 
 @torch.no_grad()

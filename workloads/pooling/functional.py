@@ -1,6 +1,6 @@
-"""Covariance and its vector form.
+"""The statistics that are pooled.
 
-Shape letters: B batch, D channels, M positions (H * W), T = D (D + 1) / 2.
+Shape letters: B batch, D channels, M positions.
 """
 
 import torch
@@ -23,18 +23,22 @@ def centre(x_BDM: Tensor) -> Tensor:
     return x_BDM - x_BDM.mean(dim=2, keepdim=True)
 
 
-def covariance(x_BDM: Tensor) -> Tensor:
+def covariance(x_BDM: Tensor, *, centred: bool = True) -> Tensor:
     """Return the covariance of the channels over the positions: (B, D, M) to (B, D, D).
 
     Sigma = (1/M) (X - mu 1^T) (X - mu 1^T)^T, with divisor M and not M - 1, as published.
-    Its rank is at most min(D, M - 1); one position (M = 1) gives zero.
+    Its rank is at most min(D, M - 1); one position (M = 1) gives zero. Without centring it is
+    the second moment X X^T / M.
 
     References:
         Li et al., Is Second-order Information Helpful for Large-scale Visual Recognition?,
         ICCV 2017.
     """
-    centred_BDM = centre(x_BDM)
-    return centred_BDM @ centred_BDM.transpose(1, 2) / x_BDM.shape[2]
+    centred_BDM = centre(x_BDM) if centred else x_BDM
+    # The features are scaled, not the result: a D x D matrix is mostly the larger of the two, and
+    # its division one more pass forward and back.
+    root_BDM = centred_BDM * x_BDM.shape[2] ** -0.5
+    return root_BDM @ root_BDM.transpose(1, 2)
 
 
 @torch.no_grad()
@@ -47,17 +51,3 @@ def rounding_noise(x_BDM: Tensor) -> Tensor:
     """
     noise_BD1 = _NOISE_EPS * torch.finfo(x_BDM.dtype).eps * x_BDM.mean(dim=2, keepdim=True)
     return noise_BD1.square().sum(dim=1, keepdim=True)
-
-
-def upper_triangle_index(size: int) -> Tensor:
-    """Return the T places of the upper triangle, diagonal included, in a flattened matrix.
-
-    The order is row by row. It is part of every checkpoint: the classifier's columns follow it.
-    """
-    row, column = torch.triu_indices(size, size)
-    return row * size + column
-
-
-def upper_triangle(matrix_BDD: Tensor, index_T: Tensor) -> Tensor:
-    """Take the upper triangle as a vector: (B, D, D) to (B, T). Nothing is scaled by sqrt(2)."""
-    return matrix_BDD.flatten(1).index_select(1, index_T)

@@ -3,59 +3,91 @@
 import torch
 from torch import Tensor
 
-from workloads.pooling.base import GlobalPooling
-from workloads.pooling.functional import (
-    centre,
-    covariance,
-    rounding_noise,
-    upper_triangle,
-    upper_triangle_index,
-    widen,
-)
-from workloads.pooling.matrix_roots import newton_schulz_sqrt, newton_schulz_sqrt_gram
+from workloads.pooling.fast_root import FastRoot, pack, plain_root
+from workloads.pooling.functional import widen
+from workloads.pooling.matrix_roots import PRENORMS
+from workloads.pooling.root_plan import is_spectral, plan_root
+from workloads.pooling.second_order import SecondOrderPooling
+from workloads.pooling.spectral_root import SpectralRoot
+from workloads.pooling.vectorise import mirrored
 
 
-class IsqrtPooling(GlobalPooling):
+class IsqrtPooling(SecondOrderPooling):
     """Pool features to the upper triangle of the square root of their covariance.
 
-    (B, C, H, W) -> Sigma (B, C, C), divisor N = H W -> K Newton-Schulz updates, trace
-    pre-normalised, sqrt(trace) post-compensated -> (B, C (C + 1) / 2), row by row.
+    (B, C, H, W) -> Sigma (B, C, C), divisor M = H W -> K Newton-Schulz updates, pre-normalised by
+    the trace, sqrt(trace) post-compensated -> (B, C (C + 1) / 2), row by row.
 
     Computed in float32 or wider whatever autocast says, and cast back. One position, or a map
     without variation, gives zero with zero gradient.
 
     Args:
         in_channels: C.
-        num_iters: K, the number of updates of Y; 5 in the papers' networks. Above about 25 the
-            iteration diverges in float32 on rank-deficient covariances.
+        num_iters: K, the number of updates; 5 in the papers' networks.
+        prenorm: What brings the eigenvalues into [0, 1] and is undone after the updates: `trace`
+            as in the papers' networks, or `frobenius`, the Frobenius norm.
+        centred: Subtract each channel's mean over the positions.
+        vector: Order of the vector, see `workloads.pooling.vectorise`.
 
     References:
         Li, Xie, Wang, Gao, Towards Faster Training of Global Covariance Pooling Networks by
         Iterative Matrix Square Root Normalization, CVPR 2018.
 
     Deviation:
-        With at most half as many positions as channels the same polynomial is evaluated on the
-        N x N Gram matrix of the features: the same function and gradient, at less cost.
+        The same function and gradient by other means. Where it is cheaper, the polynomial that the
+        K updates are is evaluated on the M x M Gram matrix of the features. In float32 with K of 3
+        or 5 it is evaluated by fewer products, within 2e-6 of each eigenvalue's root (a rounding
+        error is 1e-6); in float64 and at other K by the updates themselves; above K of 12 (20 in
+        float64), where rounding takes over, on eigenvalues. The backward pass is written by hand;
+        second derivatives go through the plain updates, and there are none on eigenvalues.
     """
 
-    index_T: Tensor
+    mirror: Tensor | None
 
-    def __init__(self, *, in_channels: int, num_iters: int = 5) -> None:
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_iters: int = 5,
+        prenorm: str = "trace",
+        centred: bool = True,
+        vector: str = "upper_rows",
+    ) -> None:
         if num_iters < 1:
             raise ValueError(f"num_iters must be at least 1, got {num_iters}")
-        super().__init__(in_channels=in_channels, out_features=in_channels * (in_channels + 1) // 2)
+        if prenorm not in PRENORMS:
+            raise ValueError(f"prenorm must be one of {', '.join(PRENORMS)}, got {prenorm!r}")
+        super().__init__(in_channels=in_channels, centred=centred, vector=vector)
         self.num_iters = num_iters
-        self.register_buffer("index_T", upper_triangle_index(in_channels), persistent=False)
+        self.prenorm = prenorm
+        index = None if vector == "full" else self.vectoriser.index_T
+        mirror = None if index is None else mirrored(index, in_channels)
+        self.register_buffer("mirror", mirror, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(device_type=x.device.type, enabled=False):
-            x_BDM = widen(x).flatten(2)
-            noise_B11 = rounding_noise(x_BDM)
-            if 2 * x_BDM.shape[2] <= x_BDM.shape[1]:
-                root_BDD = newton_schulz_sqrt_gram(centre(x_BDM), self.num_iters, noise_B11)
-            else:
-                root_BDD = newton_schulz_sqrt(covariance(x_BDM), self.num_iters, noise_B11)
-            return upper_triangle(root_BDD, self.index_T).to(x.dtype)
+            x_BDM = widen(self.positions_last(x))
+            index = None if self.mirror is None else self.vectoriser.index_T
+            return self._root(x_BDM, index, self.mirror).to(x.dtype)
+
+    def matrix(self, x_BDM: Tensor) -> Tensor:
+        return self._root(x_BDM, None, None).unflatten(1, (self.in_channels, self.in_channels))
+
+    def _root(self, x_BDM: Tensor, index: Tensor | None, mirror: Tensor | None) -> Tensor:
+        """Return the entries `index` of the root, all if there is none: (B, D, M) to (B, V)."""
+        plan = plan_root(x_BDM, self.num_iters, self.prenorm, centred=self.centred)
+        if is_spectral(self.num_iters, x_BDM.dtype):
+            return SpectralRoot.apply(x_BDM, index, mirror, plan)
+        if torch.compiler.is_compiling():
+            return pack(plain_root(x_BDM, plan), index)
+        return FastRoot.apply(x_BDM, index, mirror, plan)
+
+    def macs(self, num_positions: int) -> dict[str, int]:
+        products = 3 * self.num_iters - 3 or 1
+        return {
+            **super().macs(num_positions),
+            "normalisation": products * self.in_channels**3,
+        }
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_iters={self.num_iters}"
+        return f"{super().extra_repr()}, num_iters={self.num_iters}, prenorm={self.prenorm}"

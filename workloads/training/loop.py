@@ -4,13 +4,15 @@ import itertools
 import time
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from workloads.config.optim import StepConfig
 from workloads.config.train import TrainConfig
 from workloads.data.loaders import train_batches
 from workloads.evaluation.classification import evaluate
 from workloads.training.guard import FiniteGuard, check_finite_loss
+from workloads.training.observables import observe_pooling
 from workloads.training.optim import set_learning_rate
 from workloads.training.pacing import Reporter, StopAgreement
 from workloads.training.run import (
@@ -100,7 +102,7 @@ def _train_epoch(run: Run, reporter: Reporter, stop: StopAgreement) -> bool:
         state.step_in_epoch += 1
         if state.global_step % config.log_every_steps == 0:
             guard.confirm(run.lr)
-            reporter.loss = _log_step(run, loss.item())
+            reporter.loss = _log_step(run, loss)
         reporter.after_step()
         if state.step_in_epoch < run.steps_per_epoch:
             run.meters.seconds = seconds_before + time.perf_counter() - start_s
@@ -131,12 +133,16 @@ def _epoch_batches(run: Run) -> Any:
     return itertools.islice(batches, run.steps_per_epoch - run.state.step_in_epoch)
 
 
-def _log_step(run: Run, loss: float) -> float:
-    total = distributed.all_reduce_sum([loss])[0]
+def _log_step(run: Run, loss: Tensor) -> float:
+    """Log the step's loss and what the pooling shows, as means over ranks; return the loss."""
+    own = {"train/step_loss": loss.detach(), **observe_pooling(run.model)}
+    values = torch.stack([value.double() for value in own.values()]).tolist()  # waits once
+    sums = distributed.all_reduce_sum(values)
+    means = {name: total / run.context.world_size for name, total in zip(own, sums, strict=True)}
     step = run.state.global_step
-    mean = check_finite_loss(total / run.context.world_size, step=step, lr=run.lr)
-    run.context.log_metrics(step, {"train/step_loss": mean}, at=step)
-    return mean
+    check_finite_loss(means["train/step_loss"], step=step, lr=run.lr)
+    run.context.log_metrics(step, means, at=step)
+    return means["train/step_loss"]
 
 
 def _validate(run: Run) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from workloads.training.observables import find_pooling
 from workloads.training.run import Run
 from workloads.training.state import TrainState
 from workloads.worker import distributed
@@ -24,6 +25,7 @@ def take_snapshot(run: Run) -> dict[str, Any]:
         "optimizer": run.optimizer.state_dict(),
         "ranks": distributed.gather_objects(own),
         "identity": _identity(run),
+        "config": run.config.model_dump(mode="json"),
         "surroundings": _surroundings(run),
     }
 
@@ -63,9 +65,16 @@ def _identity(run: Run) -> dict[str, Any]:
         "optimizer": run.config.optim.name,
         "input channels": run.data.in_channels,
         "classes": list(run.data.classes),
+        "vector order": _vector_order(run),
         "global batch size": run.config.global_batch_size,
         "steps per epoch": run.steps_per_epoch,
     }
+
+
+def _vector_order(run: Run) -> str | None:
+    """How the pooling puts a matrix into a vector: another order fits by shape, not by meaning."""
+    pooling = find_pooling(run.model)
+    return None if pooling is None else pooling.vector_order
 
 
 def _surroundings(run: Run) -> dict[str, Any]:
@@ -98,8 +107,10 @@ def _shapes(weights: dict[str, Any]) -> dict[str, list[int]]:
 
 def refuse_another_job(run: Run, saved: dict[str, Any]) -> None:
     """Raise CheckpointError if it is of another network, optimizer, other classes or steps."""
-    before = {**saved["identity"], **_shapes(saved["model"])}
     now = {**_identity(run), **_shapes(run.model.state_dict())}
+    # Checkpoints that do not name their vector order are from when there was one.
+    order = {"vector order": now["vector order"] and "upper_rows"}
+    before = {**order, **saved["identity"], **_shapes(saved["model"])}
     differing = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     if differing:
         lines = [f"  {n}: checkpoint {before.get(n)!r}, this job {now.get(n)!r}" for n in differing]

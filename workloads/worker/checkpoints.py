@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from workloads.worker import durable
+from workloads import durable
 from workloads.worker.failures import (
     CheckpointError,
     FencedError,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import filelock
 
-from workloads.worker import durable
+from workloads import durable
 from workloads.worker.paths import JobPaths
 
 FailureClass = Literal["user", "infrastructure", "storage", "fenced"]

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from workloads.worker import distributed, durable
+from workloads import durable
+from workloads.worker import distributed
 from workloads.worker.checkpoints import CheckpointStore, is_full, storage_full
 from workloads.worker.paths import JobPaths
 from workloads.worker.records import Progress, TrainResult

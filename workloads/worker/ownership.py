@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import filelock
 
-from workloads.worker import durable
+from workloads import durable
 from workloads.worker.failures import FencedError, read_json
 from workloads.worker.paths import JobPaths
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workloads.worker import durable
+from workloads import durable
 
 _MARK_PREFIX = b'{"commit":'
 

@@ -19,7 +19,8 @@ def test_overrides_and_options_reach_the_spec():
     assert spec.job_id == "my-job"
     assert (spec.resources.num_workers, spec.priority, spec.after) == (4, 7, ("a",))
     assert spec.config["optim"]["lr"] == 0.01
-    assert spec.config["model"]["head"]["pooling"] == {"name": "isqrt", "num_iters": 3}
+    pooling = spec.config["model"]["head"]["pooling"]
+    assert (pooling["name"], pooling["num_iters"]) == ("isqrt", 3)
     assert spec.config["seed"] == 11
 
 
@@ -37,7 +38,7 @@ def test_smoke_is_short_and_keeps_the_rest():
 
 def test_pooling_can_be_exchanged_by_name():
     plan = plan_train(RECIPE, ["model.head.pooling=gap"], Request())
-    assert plan.spec.config["model"]["head"]["pooling"] == {"name": "gap"}
+    assert plan.spec.config["model"]["head"]["pooling"] == {"name": "gap", "grid": 1}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_a_recipe_file_may_extend_one_of_ours(tmp_path):
     path.write_text(f"extends: {RECIPE}\nmodel: {{head: {{pooling: {{name: gap}}}}}}\n")
     plan = plan_train(str(path), [], Request())
     assert plan.spec.recipe == "mine"
-    assert plan.spec.config["model"]["head"]["pooling"] == {"name": "gap"}
+    assert plan.spec.config["model"]["head"]["pooling"] == {"name": "gap", "grid": 1}
     assert plan.spec.study == "digits"
 
 

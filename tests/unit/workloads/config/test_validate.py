@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 import workloads
+from workloads.config.backbones import ResNetConfig
 from workloads.config.document import apply_overrides, load_document
 from workloads.config.errors import ConfigError
-from workloads.config.model import GapConfig, ResNet18Config
 from workloads.config.optim import AdamWConfig
+from workloads.config.pooling import GapConfig
 from workloads.config.train import TrainConfig
 from workloads.config.validate import flatten, validate
 
@@ -36,7 +37,7 @@ def test_short_forms() -> None:
         {"model": {"backbone": "resnet18", "head": {"pooling": "gap"}}, "optim": {"lr": 0.5}},
         "x",
     )
-    assert config.model.backbone == ResNet18Config(name="resnet18")
+    assert config.model.backbone == ResNetConfig(name="resnet18")
     assert config.model.head.pooling == GapConfig(name="gap")
     assert config.optim.name == "sgd"
     assert config.optim.lr == 0.5
@@ -140,15 +141,16 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
         ),
         ({"data": {"name": "image_folder", "path": " "}}, "data.path", "must not be empty"),
         (
-            {"model": {"head": {"pooling": {"name": "isqrt", "num_iters": 13}}}},
+            {"model": {"head": {"pooling": {"name": "isqrt", "num_iters": 101}}}},
             "model.head.pooling.num_iters",
-            "got 13 (allowed: >= 1 and <= 12)",
+            "got 101 (allowed: >= 1 and <= 100)",
         ),
         (
             {"model": {"backbone": {"blocks": [1, 1, 1, 1]}}},
             "",
-            "images of image_size 8 give 1x1 after small_resnet (last_stride 2, blocks [1, 1, 1, "
-            "1]). Choose larger images",
+            "model.head.pooling isqrt needs a map of more than one position; images of image_size "
+            "8 give 1x1 after small_resnet (width 32, blocks [1, 1, 1, 1], last_stride 2). Choose "
+            "larger images, last_stride 1 or fewer stages",
         ),
         (
             {
@@ -156,7 +158,21 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
                 "model": {"backbone": "resnet18"},
             },
             "",
-            "images of image_size 32 give 1x1 after resnet18 (last_stride 2). Choose",
+            "images of image_size 32 give 1x1 after resnet18 (last_stride 2, stride_at 3x3, stem "
+            "imagenet). Choose",
+        ),
+        (
+            {
+                "data": {"name": "image_folder", "path": "/x", "image_size": 32},
+                "model": {"backbone": "alexnet"},
+            },
+            "",
+            "model.backbone alexnet (last_pool True) cannot take images of image_size 32. Choose",
+        ),
+        (
+            {"model": {"backbone": {"name": "resnet18", "stride_at": "1x1"}}},
+            "model.backbone",
+            "stride_at: 1x1 needs a network with bottlenecks: resnet50, resnet101 or resnet152",
         ),
     ],
 )

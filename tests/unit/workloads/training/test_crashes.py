@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from workloads import durable
 from workloads.training.loop import train
-from workloads.worker import durable
 from workloads.worker.context import MemoryContext
 from workloads.worker.folder_context import FolderContext
 from workloads.worker.paths import JobPaths

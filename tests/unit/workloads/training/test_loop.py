@@ -84,7 +84,11 @@ def test_a_bad_loss_stops_before_its_update(bad, tiny, monkeypatch):
 
 
 def test_a_learning_rate_far_too_high_diverges_by_name(tiny):
-    config = tiny(optim={"name": "sgd", "lr": 100.0}, schedule={"name": "constant"}, epochs=30)
+    config = tiny(
+        optim={"name": "sgd", "lr": 100.0, "weight_decay": 0.5},
+        schedule={"name": "constant"},
+        epochs=30,
+    )
     with pytest.raises(DivergedError, match=r"Lower optim\.lr"):
         train(config, MemoryContext())
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from workloads.worker import durable
+from workloads import durable
 from workloads.worker.checkpoints import CheckpointStore
 from workloads.worker.paths import JobPaths
 

@@ -12,7 +12,7 @@ import zipfile
 import pytest
 import torch
 
-from workloads.worker import durable
+from workloads import durable
 from workloads.worker.checkpoints import CheckpointStore
 from workloads.worker.failures import CheckpointError, FencedError, StorageFullError
 from workloads.worker.manifest import Manifest

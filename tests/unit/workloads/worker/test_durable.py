@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from workloads.worker import durable
+from workloads import durable
 
 
 def test_the_seam_of_the_fault_tests_names_every_operation(faults):

@@ -82,7 +82,9 @@ def test_no_failure_reads_as_none(paths):
     assert read_failure(paths, 1) is None
 
 
-@pytest.mark.parametrize("module", ["failures", "spool", "paths", "records", "durable"])
+@pytest.mark.parametrize(
+    "module", ["worker.failures", "worker.spool", "worker.paths", "worker.records", "durable"]
+)
 def test_what_the_driver_reads_with_imports_no_torch(module):
-    code = f"import sys, workloads.worker.{module}; sys.exit('torch' in sys.modules)"
+    code = f"import sys, workloads.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
