@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from orchestrator.cli.network_page import options_text
 from orchestrator.cli.output import is_terminal
 
 _MOST_LINES = 10
@@ -50,12 +51,12 @@ _OWN_FACTS = ("file", "sha256", "layout")
 def _network(found: Mapping[str, Any]) -> str:
     backbone, head = dict(found["model"]["backbone"]), found["model"]["head"]
     pooling = dict(head["pooling"])
-    parts = [f"{backbone.pop('name')}{_options(backbone)}"]
+    parts = [f"{backbone.pop('name')}{options_text(backbone)}"]
     if head["class_token"] == "only" and backbone.get("patch_size"):
         return f"{parts[0]} -> class token"
     if head["reduced_channels"] is not None:
         parts.append(f"{head['reduced_channels']} channels, {head['activation']}")
-    parts.append(f"{pooling.pop('name')}{_options(pooling)}")
+    parts.append(f"{pooling.pop('name')}{options_text(pooling)}")
     return " -> ".join(parts)
 
 
@@ -76,17 +77,6 @@ def _weights(found: Mapping[str, Any]) -> list[str]:
     if len(left) > _MOST_LINES:
         left[_MOST_LINES:] = [f"and {len(left) - _MOST_LINES} more"]
     return lines + left
-
-
-def _options(options: Mapping[str, Any]) -> str:
-    said = ", ".join(f"{key} {_plain(value)}" for key, value in options.items())
-    return f" ({said})" if said else ""
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _wrapped(text: str, label: str) -> str:

@@ -52,14 +52,14 @@ def _heading(found: Mapping[str, Any]) -> str:
     pairs = [
         ("network", _identity(found)),
         ("images", f"{found['in_channels']} x {size} x {size}, {found['num_classes']:,} classes"),
-        ("backbone", f"{backbone.pop('name')}{_options(backbone)}"),
+        ("backbone", f"{backbone.pop('name')}{options_text(backbone)}"),
         ("pooled", _attach(found)),
     ]
     if found["positions"]:
         order = found["vector_order"]
         pairs += [
             ("reduction", _reduction(head)),
-            ("pooling", f"{pooling.pop('name')}{_options(pooling)}"),
+            ("pooling", f"{pooling.pop('name')}{options_text(pooling)}"),
             ("vector", f"{found['vector_width']:,} wide" + (f", {order}" if order else "")),
         ]
     pairs.append(("classifier", _classifier(head, found)))
@@ -74,7 +74,8 @@ def _identity(found: Mapping[str, Any]) -> str:
     return text if zoo_name in (None, name) else f"{text} (the same as {zoo_name})"
 
 
-def _options(options: Mapping[str, Any]) -> str:
+def options_text(options: Mapping[str, Any]) -> str:
+    """Write ` (key value, ...)` as a recipe would have the values; nothing without options."""
     said = ", ".join(f"{key} {_plain(value)}" for key, value in options.items())
     return f" ({said})" if said else ""
 

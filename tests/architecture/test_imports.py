@@ -54,6 +54,19 @@ def test_submit_plans_without_torch_ray_or_mlflow():
     assert not loaded_by(code) & HEAVY
 
 
+@pytest.mark.parametrize("backbone", ["small_resnet", "resnet50", "vgg16", "deit_small"])
+def test_a_worker_loads_no_other_library_of_networks(backbone):
+    code = (
+        "import torch\n"
+        "from workloads.config.model import ModelConfig\n"
+        "from workloads.models.gcp_net import build_model\n"
+        f"config = ModelConfig.model_validate({{'backbone': {{'name': {backbone!r}}}}})\n"
+        "with torch.device('meta'):\n"
+        "    build_model(config, in_channels=3, num_classes=10)"
+    )
+    assert not loaded_by(code) & {"torchvision", "timm", "onnx", "safetensors"}
+
+
 def test_the_controller_is_light():
     assert not loaded_by("import orchestrator.controller.loop") & HEAVY
 

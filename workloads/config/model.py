@@ -6,7 +6,12 @@ from pydantic import Field
 
 from workloads.config.backbones import BackboneConfig, SmallResNetConfig
 from workloads.config.base import Config
-from workloads.config.pooling import IsqrtConfig, PoolingConfig
+from workloads.config.pooling import (
+    CrossCovConfig,
+    DropCovConfig,
+    IsqrtConfig,
+    PoolingConfig,
+)
 
 
 class HeadConfig(Config):
@@ -41,3 +46,14 @@ class ModelConfig(Config):
         Zero if the image is too small for the backbone; None if only building it tells.
         """
         return self.backbone.num_positions(image_size)
+
+    def settings_without_effect(self) -> list[str]:
+        """Name the settings that were changed although others make them void."""
+        head, found = self.head, []
+        if head.reduced_channels is None and head.activation != HeadConfig().activation:
+            found.append("head.activation: there is no reduction (head.reduced_channels is null)")
+        pooling = head.pooling
+        follows = isinstance(pooling, DropCovConfig | CrossCovConfig) and pooling.adaptive
+        if follows and pooling.rate != type(pooling).model_fields["rate"].default:
+            found.append("head.pooling.rate: the rate is adaptive")
+        return [f"model.{text}" for text in found]

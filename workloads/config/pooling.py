@@ -14,7 +14,16 @@ VectorOrder = Literal["upper_rows", "upper_columns", "full"]
 by column (MatConvNet's), diagonal included and nothing scaled; or all entries, row by row."""
 
 
-class GapConfig(Config):
+class PoolingBase(Config):
+    """What every pooling's config can say."""
+
+    @property
+    def min_positions(self) -> int:
+        """Positions without which it has nothing to pool."""
+        return 1
+
+
+class GapConfig(PoolingBase):
     """Global average pooling, the first-order baseline."""
 
     name: Literal["gap"]
@@ -22,12 +31,17 @@ class GapConfig(Config):
     """Cells per side that are averaged apart and put side by side; 1 is global, 7 is VGG's."""
 
 
-class _CovarianceConfig(Config):
+class _CovarianceConfig(PoolingBase):
     """What all poolings of a covariance matrix share."""
 
     centred: bool = True
     """Subtract each channel's mean over the positions. False pools the second moment."""
     vector: VectorOrder = "upper_rows"
+
+    @property
+    def min_positions(self) -> int:
+        """The covariance of one position is zero."""
+        return 2 if self.centred else 1
 
 
 class CovConfig(_CovarianceConfig):
@@ -114,7 +128,7 @@ class DropCovConfig(_CovarianceConfig):
     """Cap of the rate. 1 is published; at a rate of 1 nothing of a batch is left to learn from."""
 
 
-class BcnnConfig(Config):
+class BcnnConfig(PoolingBase):
     """Bilinear pooling (B-CNN): second moment, signed square root, l2."""
 
     name: Literal["bcnn"]
@@ -122,7 +136,7 @@ class BcnnConfig(Config):
     vector: VectorOrder = "full"
 
 
-class CbpConfig(Config):
+class CbpConfig(PoolingBase):
     """Compact bilinear pooling: a random sketch of the second moment, signed square root, l2."""
 
     name: Literal["cbp"]
@@ -134,7 +148,7 @@ class CbpConfig(Config):
     eps: float = Field(default=1e-8, gt=0, le=1e-2)
 
 
-class CrossCovConfig(Config):
+class CrossCovConfig(PoolingBase):
     """Multi-head cross-covariance of two projections of tokens (second-order transformers)."""
 
     name: Literal["cross_cov"]
@@ -149,6 +163,11 @@ class CrossCovConfig(Config):
     """Rate of the channel dropout where it is not adaptive; 0 drops nothing."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """On the entries of the vector; 0.5 in the published DropCov transformers."""
+
+    @property
+    def min_positions(self) -> int:
+        """The covariance of one position is zero."""
+        return 2 if self.centred else 1
 
 
 PoolingConfig = Annotated[

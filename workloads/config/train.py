@@ -1,7 +1,8 @@
 """Everything one training depends on. Two equal configs on equal code give equal weights."""
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from workloads.config.backbones import BackboneBase
 from workloads.config.base import Config
 from workloads.config.data import DataConfig, DigitsConfig
 from workloads.config.model import ModelConfig
@@ -53,16 +54,39 @@ class TrainConfig(Config):
         options = backbone.model_dump(mode="json", exclude={"name"})
         shape = "".join(f", {name} {value}" for name, value in options.items()).lstrip(", ")
         after = f"{backbone.name} ({shape})" if shape else backbone.name
+        pooling = self.model.head.pooling
+        settings = _settings_that_help(backbone, size, needed=pooling.min_positions)
         if positions == 0:
             raise ValueError(
-                f"model.backbone {after} cannot take images of image_size {size}. Choose another "
-                "image_size or backbone"
+                f"model.backbone {after} cannot take images of image_size {size}. Choose "
+                f"{_one_of([*settings, 'another data.image_size', 'another backbone'])}"
             )
-        pooling = self.model.head.pooling
-        if positions == 1 and getattr(pooling, "centred", False):
+        if positions is not None and positions < pooling.min_positions:
+            stages = ["fewer stages"] if "blocks" in options else []
             raise ValueError(
                 f"model.head.pooling {pooling.name} needs a map of more than one position; images "
-                f"of image_size {size} give 1x1 after {after}. Choose larger images, last_stride 1 "
-                "or fewer stages"
+                f"of image_size {size} give 1x1 after {after}. Choose "
+                f"{_one_of(['larger images', *settings, *stages])}"
             )
         return self
+
+
+def _settings_that_help(backbone: BackboneBase, image_size: int, *, needed: int) -> list[str]:
+    """Name the settings of a backbone that, each alone, give at least `needed` positions."""
+    changes = {"last_stride": 1, "stem": "small", "last_pool": False, "image_size": image_size}
+    found = []
+    for key, value in changes.items():
+        if key not in type(backbone).model_fields:
+            continue
+        try:
+            changed = type(backbone).model_validate({**backbone.model_dump(), key: value})
+        except ValidationError:  # a size that the patches do not divide
+            continue
+        if (changed.num_positions(image_size) or 0) >= needed:
+            found.append(f"{key} {str(value).lower()}")
+    return found
+
+
+def _one_of(choices: list[str]) -> str:
+    """Write choices as a sentence does: a, b or c."""
+    return " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))

@@ -85,7 +85,7 @@ def _count(model: GCPNet, network: Network) -> Counts:
         raise ModelError(
             f"{network['name']} cannot take images of {size} pixels: {why}", _LARGER
         ) from error
-    if counts.num_positions == 1 and getattr(model.head.pooling, "centred", False):
+    if counts.num_positions < model.head.pooling.min_positions:
         raise ModelError(
             f"{network['name']} makes one position of images of {size} pixels, and the covariance "
             "of one is zero",

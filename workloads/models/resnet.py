@@ -71,15 +71,20 @@ def first_convolution(in_channels: int, out_channels: int, *, small: bool) -> nn
 class ResidualBlock(nn.Module):
     """A residual branch and a shortcut: identity, or a strided 1x1 convolution with BN.
 
+    A subclass makes the layers of its branch, then calls `add_shortcut`.
+
     (B, in_channels, H, W) -> (B, width * expansion, H / stride, W / stride), rounded up.
     """
 
     expansion: int
     downsample: nn.Module | None
 
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.relu = nn.ReLU(inplace=True)
+
+    def add_shortcut(self, in_channels: int, width: int, stride: int) -> None:
+        """Add the shortcut, last as in torchvision: optimizers know weights by their order."""
         self.downsample = None
         if stride != 1 or in_channels != width * self.expansion:
             self.downsample = nn.Sequential(
@@ -108,11 +113,12 @@ class BasicBlock(ResidualBlock):
             raise ValueError(
                 "stride_at 1x1 needs a network with bottlenecks: resnet50, resnet101 or resnet152"
             )
-        super().__init__(in_channels, width, stride)
+        super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
+        self.add_shortcut(in_channels, width, stride)
 
     def residual(self, x: Tensor) -> Tensor:
         return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
@@ -126,7 +132,7 @@ class Bottleneck(ResidualBlock):
     def __init__(
         self, in_channels: int, width: int, stride: int = 1, *, stride_at: str = "3x3"
     ) -> None:
-        super().__init__(in_channels, width, stride)
+        super().__init__()
         early, late = (stride, 1) if stride_at == "1x1" else (1, stride)
         self.conv1 = nn.Conv2d(in_channels, width, 1, early, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -135,6 +141,7 @@ class Bottleneck(ResidualBlock):
         self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
         self.se: nn.Module = nn.Identity()
+        self.add_shortcut(in_channels, width, stride)
 
     def residual(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))

@@ -60,7 +60,7 @@ class CrossCovariancePooling(GlobalPooling):
 
     References:
         Xie et al., SoT: Delving Deeper into Classification Head for Transformer, 2021.
-        Wang, Gao, Zhang, Li, Hu, DropCov: A Simple yet Effective Method for Improving Deep
+        Wang, Gao, Zhang, Xie, Li, Hu, DropCov: A Simple yet Effective Method for Improving Deep
         Architectures, NeurIPS 2022, for the dropout of channels.
 
     Deviation:

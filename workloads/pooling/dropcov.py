@@ -49,7 +49,7 @@ class DropCovPooling(SecondOrderPooling):
         vector: Order of the vector, see `workloads.pooling.vectorise`.
 
     References:
-        Wang, Gao, Zhang, Li, Hu, DropCov: A Simple yet Effective Method for Improving Deep
+        Wang, Gao, Zhang, Xie, Li, Hu, DropCov: A Simple yet Effective Method for Improving Deep
         Architectures, NeurIPS 2022.
 
     Deviation:
@@ -171,9 +171,13 @@ def adaptive_rate(w_BD: Tensor, rows_BD: Tensor, noise_B: Tensor) -> Tensor:
     Images whose row sums are not longer than `noise_B`, or not finite, are left out of the mean.
     Gradients are the caller's to switch off.
     """
-    length_B = rows_BD.norm(dim=1)
-    cosine_B = (w_BD * rows_BD).sum(dim=1) / (w_BD.norm(dim=1) * length_B)
-    alive_B = (length_B > noise_B) & cosine_B.isfinite()
+    # Divided by the largest first, so that squares neither overflow, which would look like a cosine
+    # of zero and drop everything, nor vanish.
+    peak_B1 = rows_BD.abs().amax(dim=1, keepdim=True)
+    scaled_BD = rows_BD / peak_B1
+    length_B = scaled_BD.norm(dim=1)
+    cosine_B = (w_BD * scaled_BD).sum(dim=1) / (w_BD.norm(dim=1) * length_B)
+    alive_B = (length_B * peak_B1[:, 0] > noise_B) & cosine_B.isfinite()
     num_alive = alive_B.sum()
     mean = cosine_B.masked_fill(~alive_B, 0.0).sum() / num_alive.clamp(min=1)
     rho = (1.0 - 10.0 / math.log2(w_BD.shape[1]) * mean).clamp(0.0, 1.0)

@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workloads.pooling.cpu_gemm import fast_products
 from workloads.pooling.functional import rounding_noise
+from workloads.pooling.gemm import fast_products
 from workloads.pooling.matrix_polynomials import NewtonSchulz
 from workloads.pooling.matrix_roots import Normalised, features_root, normalise
 from workloads.pooling.reflection import reflect, reflect_gradient
@@ -85,7 +85,7 @@ class FastRoot(torch.autograd.Function):
         z_BV = x_BDM.new_empty(x_BDM.shape[0], width)
         chunk = images_at_once(x_BDM, plan)
         kept: list[Tensor] = []
-        with fast_products(x_BDM):
+        with fast_products(x_BDM, tf32=plan.tf32):
             for x_bDM, z_bV in zip(x_BDM.split(chunk), z_BV.split(chunk), strict=True):
                 kept += _root(x_bDM, index, plan, z_bV)
         ctx.save_for_backward(x_BDM, index, mirror, *kept)
@@ -103,7 +103,7 @@ class FastRoot(torch.autograd.Function):
             (grad_BDM,) = torch.autograd.grad(z_BV, x_BDM, grad_BV, create_graph=True)
             return grad_BDM, None, None, None
         grads_bDM = []
-        with fast_products(x_BDM):
+        with fast_products(x_BDM, tf32=plan.tf32):
             chunks = list(zip(x_BDM.split(ctx.chunk), grad_BV.split(ctx.chunk), strict=True))
             per_chunk = len(kept) // max(len(chunks), 1)
             for k, (x_bDM, grad_bV) in enumerate(chunks):

@@ -18,7 +18,8 @@ class IsqrtPooling(SecondOrderPooling):
     (B, C, H, W) -> Sigma (B, C, C), divisor M = H W -> K Newton-Schulz updates, pre-normalised by
     the trace, sqrt(trace) post-compensated -> (B, C (C + 1) / 2), row by row.
 
-    Computed in float32 or wider whatever autocast says, and cast back. One position, or a map
+    Computed in float32 or wider whatever autocast says, and cast back; on CUDA with TF32 products
+    where the features came as bfloat16 or float16 and K is at most 6. One position, or a map
     without variation, gives zero with zero gradient.
 
     Args:
@@ -68,14 +69,17 @@ class IsqrtPooling(SecondOrderPooling):
         with torch.autocast(device_type=x.device.type, enabled=False):
             x_BDM = widen(self.positions_last(x))
             index = None if self.mirror is None else self.vectoriser.index_T
-            return self._root(x_BDM, index, self.mirror).to(x.dtype)
+            narrow = x.dtype in (torch.bfloat16, torch.float16)
+            return self._root(x_BDM, index, self.mirror, narrow=narrow).to(x.dtype)
 
     def matrix(self, x_BDM: Tensor) -> Tensor:
         return self._root(x_BDM, None, None).unflatten(1, (self.in_channels, self.in_channels))
 
-    def _root(self, x_BDM: Tensor, index: Tensor | None, mirror: Tensor | None) -> Tensor:
+    def _root(
+        self, x_BDM: Tensor, index: Tensor | None, mirror: Tensor | None, *, narrow: bool = False
+    ) -> Tensor:
         """Return the entries `index` of the root, all if there is none: (B, D, M) to (B, V)."""
-        plan = plan_root(x_BDM, self.num_iters, self.prenorm, centred=self.centred)
+        plan = plan_root(x_BDM, self.num_iters, self.prenorm, centred=self.centred, narrow=narrow)
         if is_spectral(self.num_iters, x_BDM.dtype):
             return SpectralRoot.apply(x_BDM, index, mirror, plan)
         if torch.compiler.is_compiling():

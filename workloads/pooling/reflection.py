@@ -15,7 +15,11 @@ from torch import Tensor
 def reflect(x_BDM: Tensor, mean_BD1: Tensor) -> Tensor:
     """Return Y (B, D, M - 1) with Y Y^T = Xc Xc^T, from X, M of at least 2, and its means."""
     root = x_BDM.shape[2] ** 0.5
-    return x_BDM[:, :, 1:] - (mean_BD1 + (mean_BD1 - x_BDM[:, :, :1]) / (root - 1))
+    centred_BDM = x_BDM - mean_BD1
+    # Columns of Xc sum to zero, so that a covariance forgives its means their rounding; those of Y
+    # do not. Features far from zero need what the means have left over.
+    rest_BD1 = centred_BDM.mean(dim=2, keepdim=True)
+    return centred_BDM[:, :, 1:] - (rest_BD1 + (rest_BD1 - centred_BDM[:, :, :1]) / (root - 1))
 
 
 def reflect_gradient(grad_BDm: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Coefficients of the square chains, see `workloads.pooling.matrix_polynomials`.
 
 Fitted to p_K on [0, 1] by least squares with reweighting towards the largest error, of p_K and of
-the slope of x p_K(x), each relative to itself.
+the slope of x p_K(x), each relative to itself: `python -m tests.benchmarks.fit_square_chain`.
 """
 
 SQUARE_CHAINS: dict[int, tuple[tuple[float, ...], ...]] = {

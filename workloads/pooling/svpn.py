@@ -71,15 +71,24 @@ class SingularValuePower(nn.Module):
 
     def _singular_vectors(self, matrix: Tensor, start_E: Tensor) -> tuple[Tensor, Tensor]:
         """Return approximate first singular vectors: (..., D, 1) and (..., E, 1)."""
-        u = F.normalize(matrix @ start_E[:, None], dim=-2)
-        v = F.normalize(matrix.mT @ u, dim=-2)
+        u = _unit(matrix @ start_E[:, None])
+        v = _unit(matrix.mT @ u)
         for _ in range(self.num_iters - 1):
-            u = F.normalize(matrix @ v, dim=-2)
-            v = F.normalize(matrix.mT @ u, dim=-2)
+            u = _unit(matrix @ v)
+            v = _unit(matrix.mT @ u)
         return u, v
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, num_values={self.num_values}, num_iters={self.num_iters}"
+
+
+def _unit(column: Tensor) -> Tensor:
+    """Return columns (..., D, 1) of length one, whatever their size; zeros stay zeros.
+
+    The size, taken out first, is a constant to the gradient: a unit vector does not depend on it.
+    """
+    size = column.detach().abs().amax(dim=-2, keepdim=True)
+    return F.normalize(column / size.masked_fill(size == 0, 1.0), dim=-2)
 
 
 class SvpnPooling(SecondOrderPooling):

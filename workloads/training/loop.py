@@ -237,6 +237,8 @@ def _describe(run: Run) -> None:
         f"steps; {run.context.world_size} worker(s) of {run.batch_size} images, "
         f"{run.context.device.type}"
     )
+    for setting in run.config.model.settings_without_effect():
+        run.say(f"warning: without effect is {setting}")
     if run.data.skipped:
         run.say(f"warning: {len(run.data.skipped)} bad images were left out")
     schedule = run.config.schedule

@@ -121,3 +121,10 @@ def refuse_another_job(run: Run, saved: dict[str, Any]) -> None:
             + "\n".join(lines)
             + "\nStart a new job, or bring the data and config back to what they were."
         )
+    names = [name for name, _ in run.model.named_parameters()]
+    if [name for name in saved["model"] if name in set(names)] != names:
+        # By number the optimizer would give a weight the momentum of another, of any shape.
+        raise CheckpointError(
+            "the checkpoint has the network's weights in another order, and the optimizer knows "
+            "them by their order.\nStart a new job, or resume with the version that saved it."
+        )

@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from orchestrator.cli.commands.model_files import complete_zoo, convert, export
+from orchestrator.cli.network_page import options_text
 from tests.unit.orchestrator.test_cli import gcpctl
 from workloads.config.model import ModelConfig
 from workloads.models.__main__ import respond
@@ -43,6 +44,13 @@ def test_convert_then_export_from_end_to_end(weights):
         "net.pt2",
         "net.pth.tar",
     ]
+
+
+def test_options_are_written_as_a_recipe_has_them():
+    assert options_text({"node": None, "last_pool": True, "blocks": [1, 2], "hidden": []}) == (
+        " (node null, last_pool true, blocks 1 2, hidden none)"
+    )
+    assert options_text({}) == ""
 
 
 def test_a_mistake_ends_with_its_own_code(weights):

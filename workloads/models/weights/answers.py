@@ -35,7 +35,7 @@ def convert_file(request: Mapping[str, Any]) -> dict[str, Any]:
         if not request["dry_run"]:
             model_file.save_model(conversion.model, output, force=request["force"])
     except OSError as error:
-        raise _system_error(error) from error
+        raise _system_error(error, output) from error
     written = None if request["dry_run"] else {"path": str(output), "sha256": sha256(output)}
     return _described(conversion) | {"written": written}
 
@@ -63,7 +63,7 @@ def export_file(request: Mapping[str, Any]) -> dict[str, Any]:
             force=request["force"],
         )
     except OSError as error:
-        raise _system_error(error) from error
+        raise _system_error(error, output) from error
     return _described(conversion) | {
         "written": {"path": str(output), "sha256": sha256(output)},
         "exported": {**asdict(exported), "path": str(output)},
@@ -90,8 +90,9 @@ def _output(request: Mapping[str, Any], suffix: str) -> Path:
     return Path(f"{name}{suffix}")
 
 
-def _system_error(error: OSError) -> WeightsError:
-    return WeightsError(f"{error.filename}: {error.strerror}")
+def _system_error(error: OSError, output: Path) -> WeightsError:
+    """Say what the system said; where a write fails, it does not say of which file."""
+    return WeightsError(f"{error.filename or output}: {error.strerror or error}")
 
 
 def _described(conversion: Conversion) -> dict[str, Any]:

@@ -74,7 +74,12 @@ def convert(
         return _from_model_file(file, zoo_name, overrides, vector_order, reorder=reorder)
     layout = find_layout(file.tensors, str(file.path))
     tensors, dropped = rename_all(layout, file.tensors)
-    found = detect({name: tuple(value.shape) for name, value in tensors.items()}, layout)
+    arch = file.facts.get("arch")
+    found = detect(
+        {name: tuple(value.shape) for name, value in tensors.items()},
+        layout,
+        None if arch is None else str(arch),
+    )
     document, assumed = _document(file, found, zoo_name)
     config = _config(document, overrides, vector_order, file)
     model, filled = _with_counters(

@@ -13,7 +13,7 @@ import torch
 from workloads.models.backbone import Backbone
 from workloads.models.backbones import BACKBONES
 from workloads.models.weights.errors import WeightsError
-from workloads.models.weights.layouts import Layout
+from workloads.models.weights.layouts import WRAPPED_RESNET, Layout
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -53,8 +53,13 @@ class Found:
     assumed: list[str] = field(default_factory=list)
 
 
-def detect(shapes: Shapes, layout: Layout) -> Found:
+def detect(shapes: Shapes, layout: Layout, arch: str | None = None) -> Found:
     """Describe the network that weights of these shapes (under their names here) belong to.
+
+    Args:
+        shapes: Name here -> shape.
+        layout: What the file's own names are.
+        arch: What a training checkpoint calls its network, if it says.
 
     Raises:
         WeightsError: There is no classifier or no convolution among them, or a second token.
@@ -70,7 +75,7 @@ def detect(shapes: Shapes, layout: Layout) -> Found:
     out_channels = None if network is None else network.out_channels
     head = _find_head(shapes, out_channels, layout, found)
     if backbone is not None:
-        _assume_strides(backbone, head, layout, found)
+        _assume_strides(backbone, head, layout, arch, found)
         found.model["backbone"] = backbone
     found.model["head"] = head
     return found
@@ -278,16 +283,18 @@ def _in_channels(shapes: Shapes, network: Backbone | None) -> int:
 
 
 def _assume_strides(
-    backbone: dict[str, Any], head: dict[str, Any], layout: Layout, found: Found
+    backbone: dict[str, Any],
+    head: dict[str, Any],
+    layout: Layout,
+    arch: str | None,
+    found: Found,
 ) -> None:
     """Fill in what leaves no trace in the weights."""
     pooling = head.get("pooling", {}).get("name")
     name = backbone["name"]
     if name.startswith(("resnet", "se_resnet")):
-        backbone["last_stride"] = layout.last_stride
-        found.assumed.append(
-            f"backbone.last_stride={layout.last_stride}, as the code of this layout"
-        )
+        backbone["last_stride"], why = _last_stride(name, layout, arch)
+        found.assumed.append(f"backbone.last_stride={backbone['last_stride']}, {why}")
         if name in ("resnet50", "resnet101", "resnet152"):
             found.assumed.append("backbone.stride_at=3x3, as torchvision and all PyTorch code")
     elif name == "small_resnet":
@@ -295,3 +302,18 @@ def _assume_strides(
     elif name in ("vgg16", "vgg16_bn", "alexnet"):
         backbone["last_pool"] = pooling == "gap"
         found.assumed.append(f"backbone.last_pool={str(pooling == 'gap').lower()}")
+
+
+def _last_stride(name: str, layout: Layout, arch: str | None) -> tuple[int, str]:
+    """Return the stride of a ResNet's last stage, and why it is taken."""
+    if layout.name == WRAPPED_RESNET and name in ("resnet50", "resnet101"):
+        # Trained from scratch, its resnet and its mpncovresnet have the same names and shapes.
+        if arch is None:
+            return (
+                layout.last_stride,
+                f"as its {name}; if it is an mpncov{name}, which has the same names and shapes, "
+                "say backbone.last_stride=1",
+            )
+        if arch.startswith("mpncovresnet"):
+            return 1, f"as the file's arch, {arch}"
+    return layout.last_stride, "as the code of this layout"

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import io
 import os
 import re
 from collections.abc import Callable
@@ -188,8 +189,9 @@ def _load_onnx(path: Path) -> tuple[str, Runner]:
 def _write_torch_export(network: nn.Module, images: Tensor, any_batch: bool, path: Path) -> None:
     shapes = ({0: torch.export.Dim.DYNAMIC},) if any_batch else None
     program = torch.export.export(network, (images,), dynamic_shapes=shapes)
-    with path.open("wb") as handle:
-        torch.export.save(program, handle)
+    buffer = io.BytesIO()  # to a full disk, torch's own writer fails with a RuntimeError
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _load_torch_export(path: Path) -> tuple[str, Runner]:

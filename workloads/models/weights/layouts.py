@@ -97,6 +97,7 @@ _LAYER_REDUCE = (
     (r"eca_layer\.conv\.(.+)", r"head.pooling.importance.conv.\1"),
 )
 _DIMENSION_REDUCTION = ((r"dimension_reduction\.([01])\.(.+)", r"head.reduction.\1.\2"),)
+WRAPPED_RESNET = "fast-MPN-COV wrapper, ResNet"
 _RESNET = ("conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight")
 
 LAYOUTS = (
@@ -120,7 +121,7 @@ LAYOUTS = (
         last_stride=1,
     ),
     Layout(
-        "fast-MPN-COV wrapper, ResNet",
+        WRAPPED_RESNET,
         ("features.0.weight", "features.4.0.conv1.weight", "classifier.weight"),
         (
             (r"features\.(\d+)\.(.+)", _numbered(_RESNET_CHILDREN)),

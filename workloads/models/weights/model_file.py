@@ -99,6 +99,8 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     """Raise WeightsError if a file could not or should not be written to `path`."""
     if path.is_dir():
         raise WeightsError(f"{path} is a folder", "name the file to write: -o FILE")
+    if path.exists() and not path.is_file():  # the rename would put a file in a device's place
+        raise WeightsError(f"{path} is not a regular file", "name the file to write: -o FILE")
     if not path.parent.is_dir():
         raise WeightsError(f"there is no folder {path.parent}", exit_code=NOT_FOUND)
     if path.exists() and not force:

@@ -1,5 +1,7 @@
 """Read the tensors of a file that may come from anywhere, as data and never as a program."""
 
+import _codecs
+import argparse
 import errno
 import hashlib
 import json
@@ -9,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +34,16 @@ _BEGINNINGS: dict[bytes, tuple[str, str]] = {
     b"<": ("is a web page, not weights", "the download failed; fetch it again and look at it"),
     b"\x93NUMPY": ("is a NumPy array", "torch.save a dict of tensors under PyTorch names"),
 }
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    np._core.multiarray.scalar,
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # its name before NumPy 2
+    *{type(np.dtype(letter)) for letter in "?bBhHiIlLqQefd"},
+    _codecs.encode,  # bytes within a NumPy number
+]
+"""Holders of data, without code of their own, that training programs leave beside the weights: the
+command line's arguments and NumPy numbers."""
 _STEP_FOLDER = re.compile(r"step-\d{10}(\.old)?")
 
 
@@ -79,7 +92,7 @@ def read_plain(file: Path) -> dict[str, Any]:
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     try:
-        with file.open("rb") as handle:
+        with file.open("rb") as handle, torch.serialization.safe_globals(_HARMLESS):
             value = torch.load(handle, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
@@ -154,12 +167,14 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
 
 def _explain(file: Path, error: Exception) -> WeightsError:
     text = str(error)
-    unsafe = _UNSAFE_GLOBAL.search(text) or re.search(r"Unsupported (?:global|class) (\S+)", text)
+    unsafe = _UNSAFE_GLOBAL.search(text) or re.search(
+        r"nsupported (?:GLOBAL|global|class) (\S+)", text
+    )
     if unsafe:
         return WeightsError(
             f"{file} holds an object of type {unsafe[1].rstrip('.')} besides tensors; reading it "
             "would run code from the file, so it is not read",
-            f"{_SAVE}; plain numbers and lists beside the weights are fine",
+            f"{_SAVE}; numbers, texts, lists and an argparse.Namespace beside the weights are fine",
         )
     if "TorchScript" in text:
         return WeightsError(f"{file} is a TorchScript program, not weights", _SAVE)

@@ -159,7 +159,24 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
             },
             "",
             "images of image_size 32 give 1x1 after resnet18 (last_stride 2, stride_at 3x3, stem "
-            "imagenet). Choose",
+            "imagenet). Choose larger images, last_stride 1 or stem small",
+        ),
+        (
+            {
+                "data": {"name": "image_folder", "path": "/x", "image_size": 32},
+                "model": {"backbone": "vgg16"},
+            },
+            "",
+            "give 1x1 after vgg16 (last_pool True). Choose larger images or last_pool false",
+        ),
+        (
+            {
+                "data": {"name": "image_folder", "path": "/x", "image_size": 64},
+                "model": {"backbone": "deit_tiny"},
+            },
+            "",
+            "cannot take images of image_size 64. Choose image_size 64, another data.image_size or "
+            "another backbone",
         ),
         (
             {
@@ -232,3 +249,21 @@ def test_a_map_of_one_position_is_enough_to_average() -> None:
     backbone = {"blocks": [1, 1, 1, 1]}
     validate(TrainConfig, {"model": {"backbone": backbone, "head": {"pooling": "gap"}}}, "x")
     validate(TrainConfig, {"model": {"backbone": {**backbone, "last_stride": 1}}}, "x")
+
+
+@pytest.mark.parametrize(
+    ("head", "setting"),
+    [
+        ({"reduced_channels": None, "activation": "relu6"}, "model.head.activation"),
+        ({"pooling": {"name": "dropcov", "rate": 0.2}}, "model.head.pooling.rate"),
+        ({"pooling": {"name": "cross_cov", "adaptive": True, "rate": 0.2}}, "head.pooling.rate"),
+        ({"pooling": {"name": "dropcov", "adaptive": False, "rate": 0.2}}, None),
+        ({"pooling": {"name": "cross_cov", "rate": 0.2}}, None),
+        ({"activation": "relu6"}, None),
+        ({}, None),
+    ],
+)
+def test_settings_without_effect_are_named(head: dict[str, Any], setting: str | None) -> None:
+    found = validate(TrainConfig, {"model": {"head": head}}, "x").model.settings_without_effect()
+    assert len(found) == (setting is not None)
+    assert setting is None or setting in found[0]

@@ -85,6 +85,34 @@ def test_the_activation_of_the_reduction_is_the_backbones_own(part, activation):
     assert found == {activation}
 
 
+@pytest.mark.parametrize(
+    ("name", "published_options"),
+    [
+        ("resnet50_isqrt_256", {"dropout": 0.0, "classifier_init": "default", "hidden": ()}),
+        ("resnet50_mpn_eig_256", {"stride_at": "1x1", "last_stride": 1}),
+        ("resnet50_dropcov_128", {"stride_at": "3x3", "last_stride": 1}),
+        ("se_resnet50_dropcov_128", {"variant": "seed", "last_stride": 1}),
+        ("mobilenet_v2_gap", {"dropout": 0.2, "classifier_init": "normal"}),
+        ("mobilenet_v2_isqrt_256", {"dropout": 0.2, "classifier_init": "normal"}),
+        ("shufflenet_v2_x1_0_isqrt_256", {"dropout": 0.0, "classifier_init": "default"}),
+        ("vgg16_bn_isqrt_256", {"dropout": 0.5, "classifier_init": "normal"}),
+        ("alexnet_mpn_eig_256", {"dropout": 0.5, "hidden": (4096, 4096), "reduced_channels": None}),
+        ("inception_v3_gap", {"dropout": 0.5}),
+        ("deit_small_dropcov", {"drop_path": 0.1, "adaptive": True, "activation": "none"}),
+        ("sot_small_dropcov", {"drop_path": 0.1, "adaptive": False, "rate": 0.2}),
+        ("sot_base_svpn", {"variant": "sot", "head_width": 38, "normaliser": "svpn"}),
+    ],
+)
+def test_options_that_change_no_count_are_the_papers(name, published_options):
+    model = ZOO[name].model
+    options = {
+        **model.head.model_dump(),
+        **model.head.pooling.model_dump(exclude={"dropout"}),
+        **model.backbone.model_dump(),
+    }
+    assert {key: options[key] for key in published_options} == published_options
+
+
 # --- published results ---------------------------------------------------------------------------
 
 

@@ -69,6 +69,25 @@ def test_places_by_hand() -> None:
     assert sketch(x).tolist() == [[0.0, 4.0 - 25.0, 0.0, 10.0 - 10.0]]
 
 
+@pytest.mark.parametrize("size", [7, 8])
+def test_the_sketch_by_entries_and_by_transforms(size: int) -> None:
+    """The way is chosen by the number of positions; an exported program keeps to one."""
+    sketch = TensorSketch(10, size, seed=3)
+    for positions in (4, 30):
+        x = torch.randn(2, 10, positions, dtype=torch.float64, requires_grad=True)
+        z, expected = sketch(x), sketch._by_entries(x)
+        assert torch.equal(z, sketch._by_transforms(x) if positions == 4 else expected)
+        torch.testing.assert_close(z, expected)
+        weight = torch.randn_like(z)
+        (gradient,) = torch.autograd.grad(z, x, weight)
+        torch.testing.assert_close(gradient, torch.autograd.grad(expected, x, weight)[0])
+    x = torch.randn(2, 10, 4)
+    program = torch.export.export(sketch, (x,), dynamic_shapes=({2: torch.export.Dim("n", min=2)},))
+    assert "fft" not in program.graph_module.code
+    x = torch.randn(2, 10, 30)
+    torch.testing.assert_close(program.module()(x), sketch(x))
+
+
 @pytest.mark.parametrize("sketch", SKETCHES)
 def test_the_seed_is_the_layers_own(sketch: str) -> None:
     def buffers(seed: int) -> list[Tensor]:

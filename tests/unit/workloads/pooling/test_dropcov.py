@@ -202,6 +202,19 @@ def test_a_batch_without_variation_drops_nothing(value: float) -> None:
     assert z.abs().max() < 1e-7 * max(value, 1.0)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_the_rate_does_not_depend_on_the_features_size(scale: float) -> None:
+    """In float32, where the squares of the row sums of such features are infinite or zero."""
+    pooling = DropCovPooling(in_channels=256)
+    torch.nn.init.zeros_(pooling.importance.conv.weight)
+    x = torch.randn(3, 256, 3, 3).relu()
+    pooling(x)
+    expected = pooling.rho.item()
+    pooling(scale * x)
+    assert 0 < expected < 1
+    assert pooling.rho.item() == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
 def test_an_image_that_says_nothing_is_left_out(bad: float, centred: bool) -> None:

@@ -1,4 +1,4 @@
-"""iSQRT against the published recursion in float64: values, gradients, every path, the edges."""
+"""iSQRT against the published recursion in float64: values, gradients, the edges."""
 
 import itertools
 
@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from workloads.pooling import cpu_gemm
-from workloads.pooling.fast_root import FastRoot, images_at_once
-from workloads.pooling.functional import centre, covariance
+from tests.unit.workloads.pooling.isqrt_recursion import (
+    recursion,
+    relative,
+    relu_features,
+)
+from workloads.pooling import gemm
 from workloads.pooling.isqrt import IsqrtPooling
-from workloads.pooling.matrix_polynomials import NewtonSchulz, choose_polynomial
-from workloads.pooling.reflection import reflect, reflect_gradient
-from workloads.pooling.root_plan import MAX_PRODUCT_ITERS, RootPlan, plan_root
-from workloads.pooling.spectral_root import SpectralRoot
-from workloads.pooling.square_chain_tables import SQUARE_CHAINS
-from workloads.pooling.vectorise import mirrored, upper_rows
 
 # The fact sheet's worked example: two channels at three positions.
 X = torch.tensor([[[1.0, 2.0, 3.0], [2.0, 0.0, 4.0]]], dtype=torch.float64)
@@ -30,43 +27,6 @@ GRADIENTS = {
 }
 SHAPES = [(8, 5), (8, 17), (6, 9), (4, 30)]
 """Channels and positions: Gram side, reflected Gram side or not, covariance side."""
-
-
-def relu_features(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=dtype).relu()
-
-
-def recursion(x: np.ndarray, num_iters: int, *, prenorm: str = "trace", centred: bool = True):
-    """The published coupled updates of one image's features, one line each."""
-    cov = np.cov(x, bias=True) if centred else x @ x.T / x.shape[1]
-    scale = np.trace(cov) if prenorm == "trace" else np.linalg.norm(cov)
-    y, z, eye = cov / scale, np.eye(len(cov)), np.eye(len(cov))
-    for _ in range(num_iters):
-        t = (3 * eye - z @ y) / 2
-        y, z = y @ t, t @ z
-    return np.sqrt(scale) * y
-
-
-def autograd_recursion(x: torch.Tensor, num_iters: int, prenorm: str = "trace") -> torch.Tensor:
-    """The same in torch for gradients: (B, D, M) to the upper triangle."""
-    cov = covariance(x)
-    if prenorm == "trace":
-        scale = cov.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-    else:
-        scale = torch.linalg.matrix_norm(cov)[:, None, None]
-    y = cov / scale
-    z = eye = torch.eye(cov.shape[1], dtype=cov.dtype)
-    for _ in range(num_iters):
-        t = (3 * eye - z @ y) / 2
-        y, z = y @ t, t @ z
-    row, column = torch.triu_indices(*cov.shape[1:])
-    return (y * scale.sqrt())[:, row, column]
-
-
-def relative(got: torch.Tensor, want: torch.Tensor) -> float:
-    got, want = got.detach().double(), want.detach()
-    return float((got - want).norm() / want.norm())
 
 
 @pytest.mark.parametrize("num_iters", [1, 3, 5])
@@ -150,188 +110,6 @@ def test_no_second_derivatives_of_eigenvalues() -> None:
     z = IsqrtPooling(in_channels=4, num_iters=64)(x)
     with pytest.raises(RuntimeError, match="no second derivatives at num_iters=64"):
         torch.autograd.grad(z.sum(), x, create_graph=True)
-
-
-@pytest.mark.parametrize("num_iters", sorted(SQUARE_CHAINS))
-def test_square_chains_follow_the_recursion(num_iters: int) -> None:
-    """Every root to 2e-6 of itself and every slope to 3e-5 of itself, on all of [0, 1]."""
-    x = torch.linspace(0, 1, 4001, dtype=torch.float64).square()[:, None, None]
-    chain = choose_polynomial(num_iters, torch.float32)
-    assert not isinstance(chain, NewtonSchulz)
-    results = []
-    for polynomial in (chain, NewtonSchulz(num_iters)):
-        value, saved = polynomial.value(x)
-        slope = value + x * polynomial.derivative(saved, torch.ones_like(x))
-        results.append((value, slope))
-    (value, slope), (exact_value, exact_slope) = results
-    assert ((value - exact_value) / exact_value).abs().max() < 2e-6
-    assert ((slope - exact_slope) / exact_slope).abs().max() < 3e-5
-    assert isinstance(choose_polynomial(num_iters, torch.float64), NewtonSchulz)
-
-
-@pytest.mark.parametrize("num_iters", [3, 5, 8])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_polynomials_derivative_is_autograds(num_iters: int, dtype: torch.dtype) -> None:
-    polynomial = choose_polynomial(num_iters, dtype)
-    a, b = relu_features(2, 6, 6), relu_features(2, 6, 6, seed=1)
-    p = (a @ a.transpose(1, 2) / 60).requires_grad_()
-    direction = b + b.transpose(1, 2)
-    value, saved = polynomial.value(p)
-    (want,) = torch.autograd.grad((value * direction).sum(), p)
-    got = polynomial.derivative(tuple(s.detach() for s in saved), direction)
-    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("channels", "positions"), [(256, 49), (256, 196), (64, 196), (128, 49), (32, 9)]
-)
-@pytest.mark.parametrize("num_iters", [3, 5])
-def test_float32_against_the_unrolled_recursion(
-    num_iters: int, channels: int, positions: int
-) -> None:
-    x = relu_features(1, channels, positions).requires_grad_()
-    want = autograd_recursion(x, num_iters)
-    weight = relu_features(*want.shape, seed=1)
-    (want_grad,) = torch.autograd.grad((want * weight).sum(), x)
-    narrow = x.detach().float().requires_grad_()
-    got = IsqrtPooling(in_channels=channels, num_iters=num_iters)(narrow[..., None])
-    (grad,) = torch.autograd.grad((got * weight.float()).sum(), narrow)
-    assert relative(got, want) < 1e-5
-    assert relative(grad, want_grad) < 1e-4
-
-
-@pytest.mark.parametrize("prenorm", ["trace", "frobenius"])
-def test_all_paths_agree_in_float32(prenorm: str) -> None:
-    """Gram or covariance side, reflected or not, chain or recursion, any number at a time."""
-    channels, positions = 24, 17
-    index = upper_rows(channels)
-    mirror = mirrored(index, channels)
-    x64 = relu_features(5, channels, positions).requires_grad_()
-    want = autograd_recursion(x64, 5, prenorm)
-    (want_grad,) = torch.autograd.grad(want.square().sum(), x64)
-    for by_gram, reflected in ((True, True), (True, False), (False, False)):
-        for polynomial in (NewtonSchulz(5), choose_polynomial(5, torch.float32)):
-            plan = RootPlan(5, prenorm, True, by_gram, reflected, polynomial)
-            x = x64.detach().float().requires_grad_()
-            got = FastRoot.apply(x, index, mirror, plan)
-            (grad,) = torch.autograd.grad(got.square().sum(), x)
-            assert relative(got, want) < 1e-5
-            assert relative(grad, want_grad) < 1e-4
-
-
-def test_a_batch_in_parts_is_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    pooling = IsqrtPooling(in_channels=200)
-    x = relu_features(9, 200, 190, 1, dtype=torch.float32)
-    plan = plan_root(x.flatten(2), 5, "trace", centred=True)
-    assert images_at_once(x.flatten(2), plan) < 9
-    narrow = x.clone().requires_grad_()
-    pooling(narrow).square().sum().backward()
-    alone = x[-1:].clone().requires_grad_()
-    pooling(alone).square().sum().backward()
-    torch.testing.assert_close(pooling(x)[-1:], pooling(x[-1:]))
-    torch.testing.assert_close(narrow.grad[-1:], alone.grad)
-    assert pooling(x[:0]).shape == (0, pooling.out_features)
-
-
-@pytest.mark.parametrize(
-    ("channels", "positions", "by_gram", "reflected"),
-    [
-        (256, 49, True, True),
-        (256, 196, True, False),
-        (256, 784, False, False),
-        (128, 49, True, True),
-        (128, 196, False, False),
-        (64, 196, False, False),
-        (64, 49, True, True),
-        (64, 64, False, False),
-        (64, 1, True, False),
-    ],
-)
-def test_the_cheaper_side_is_chosen(
-    channels: int, positions: int, by_gram: bool, reflected: bool
-) -> None:
-    plan = plan_root(torch.empty(2, channels, positions), 5, "trace", centred=True)
-    assert (plan.by_gram, plan.reflected) == (by_gram, reflected)
-
-
-def test_reflection_is_centring_with_a_column_less() -> None:
-    x = relu_features(2, 5, 9).requires_grad_()
-    y, centred = reflect(x, x.mean(dim=2, keepdim=True)), centre(x)
-    torch.testing.assert_close(y @ y.mT, centred @ centred.mT)
-    grad = relu_features(2, 5, 8, seed=1)
-    torch.testing.assert_close(reflect_gradient(grad), torch.autograd.grad(y, x, grad)[0])
-
-
-def test_what_is_kept_for_backward_is_small() -> None:
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    pooling = IsqrtPooling(in_channels=256)
-    x = relu_features(4, 256, 7, 7, dtype=torch.float32).requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        z = pooling(x)
-    constant = sum(b.untyped_storage().nbytes() for b in pooling.buffers())
-    assert z.requires_grad
-    assert (sum(kept.values()) - constant) / 4 < 160_000  # the loop keeps 4 million
-
-
-# Large K.
-
-
-@pytest.mark.parametrize("shape", [(40, 9), (16, 64), (64, 20)])
-@pytest.mark.parametrize("dtype", list(MAX_PRODUCT_ITERS))
-def test_the_last_k_by_products_is_right(dtype: torch.dtype, shape: tuple[int, int]) -> None:
-    """With eigenvalues of zero, which rounding turns into what the updates blow up."""
-    x = relu_features(2, *shape)
-    x[:, 1::2] = x[:, ::2]
-    results = []
-    for num_iters in (MAX_PRODUCT_ITERS[dtype], MAX_PRODUCT_ITERS[dtype] + 1):
-        narrow = x.to(dtype).requires_grad_()
-        z = IsqrtPooling(in_channels=shape[0], num_iters=num_iters)(narrow[..., None])
-        results.append((z, torch.autograd.grad(z.sum(), narrow)[0]))
-    # The next K is computed otherwise, and its root differs by little.
-    assert relative(results[0][0], results[1][0].double()) < 1e-2
-    assert relative(results[0][1], results[1][1].double()) < 0.2
-
-
-@pytest.mark.parametrize("by_gram", [True, False])
-def test_products_and_eigenvalues_agree(by_gram: bool) -> None:
-    index = upper_rows(24)
-    mirror = mirrored(index, 24)
-    x = relu_features(3, 24, 20)
-    x[:, 1::2] = x[:, ::2]
-    num_iters = MAX_PRODUCT_ITERS[torch.float32]
-    plan = RootPlan(num_iters, "trace", True, by_gram, False, NewtonSchulz(num_iters))
-    wide, narrow = x.clone().requires_grad_(), x.float().requires_grad_()
-    want = SpectralRoot.apply(wide, index, mirror, plan)
-    got = FastRoot.apply(narrow, index, mirror, plan)
-    weight = relu_features(*want.shape, seed=1)
-    (want_grad,) = torch.autograd.grad((want * weight).sum(), wide)
-    (grad,) = torch.autograd.grad((got * weight.float()).sum(), narrow)
-    assert relative(got, want) < 1e-4
-    assert relative(grad, want_grad) < 2e-3
-
-
-@pytest.mark.parametrize("num_iters", [20, 50, 100])
-@pytest.mark.parametrize("shape", [(40, 9), (16, 64), (12, 12)])
-def test_large_k_is_the_exact_root(shape: tuple[int, int], num_iters: int) -> None:
-    x = relu_features(2, *shape, dtype=torch.float32)
-    x[:, 1::2] = x[:, ::2]
-    narrow = x[..., None].requires_grad_()
-    z = IsqrtPooling(in_channels=shape[0], num_iters=num_iters)(narrow)
-    for image, got in zip(x.double().numpy(), z.detach(), strict=True):
-        values, vectors = np.linalg.eigh(np.cov(image, bias=True))
-        root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-        want = torch.from_numpy(root[np.triu_indices(shape[0])])
-        assert relative(got, want) < 2e-4
-    z.sum().backward()
-    assert narrow.grad is not None
-    assert narrow.grad.abs().max() < 100
 
 
 def test_tends_to_the_exact_root_as_k_grows() -> None:
@@ -503,17 +281,17 @@ def test_backward_inside_autocast_stays_wide(num_iters: int) -> None:
 def test_the_matmul_setting_is_put_back() -> None:
     matmul = torch.backends.mkldnn.matmul
     before = matmul.fp32_precision
-    with cpu_gemm.fast_products(torch.empty(1)):
+    with gemm.fast_products(torch.empty(1)):
         inside = matmul.fp32_precision
-        with cpu_gemm.fast_products(torch.empty(1)):
+        with gemm.fast_products(torch.empty(1)):
             pass
         assert matmul.fp32_precision == inside
-    assert inside == ("bf16" if cpu_gemm.onednn_is_accurate() else before)
+    assert inside == ("bf16" if gemm.onednn_is_accurate() else before)
     assert matmul.fp32_precision == before
-    with pytest.raises(ZeroDivisionError), cpu_gemm.fast_products(torch.empty(1)):
+    with pytest.raises(ZeroDivisionError), gemm.fast_products(torch.empty(1)):
         raise ZeroDivisionError
     assert matmul.fp32_precision == before
-    with cpu_gemm.fast_products(torch.empty(1, dtype=torch.float64)):
+    with gemm.fast_products(torch.empty(1, dtype=torch.float64)):
         assert matmul.fp32_precision == before
 
 

@@ -85,6 +85,16 @@ def test_a_converged_svpn_is_the_matrix_power() -> None:
     torch.testing.assert_close(power(matrix), want, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("factor", [1e-24, 1e-12, 1e24])
+def test_svpn_of_small_and_large_matrices(factor: float) -> None:
+    """Singular vectors do not depend on the size, so the power of the values is all that does."""
+    torch.manual_seed(0)
+    power = SingularValuePower(3, alpha=0.5, num_values=3, num_iters=100)
+    matrix = torch.randn(2, 3, 3)
+    want = factor**0.5 * power(matrix)
+    torch.testing.assert_close(power(factor * matrix), want, rtol=1e-3, atol=1e-3 * factor**0.5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_svpn_of_a_lower_rank_than_values(dtype: torch.dtype) -> None:
     """One value, three asked for: the other two are rounding, and are not made features of."""

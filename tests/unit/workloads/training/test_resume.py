@@ -182,6 +182,16 @@ def test_other_classes_are_refused(tiny):
         train(tiny(), context)
 
 
+def test_weights_in_another_order_are_refused(tiny):
+    """The optimizer knows them by number: each would get the momentum of another."""
+    context = MemoryContext(stop_when=lambda: True)
+    train(tiny(), context)
+    saved = context.checkpoints[-1][1]
+    saved["model"] = dict(reversed(saved["model"].items()))
+    with pytest.raises(CheckpointError, match="weights in another order"):
+        train(tiny(), context)
+
+
 def test_other_surroundings_are_said(tiny, capsys):
     context = MemoryContext(stop_when=StepCounter(1))
     train(tiny(), context)

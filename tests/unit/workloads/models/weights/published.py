@@ -168,8 +168,9 @@ class Wrapper(nn.Module):
         return self.classifier(self.representation(self.features(x)))
 
 
-def wrapped_resnet(name: str) -> Wrapper:
-    net = resnet(name, last_stride=2)
+def wrapped_resnet(name: str, *, last_stride: int = 2) -> Wrapper:
+    """fast-MPN-COV's resnet; with a last stride of 1 its mpncovresnet, trained from scratch."""
+    net = resnet(name, last_stride=last_stride)
     return Wrapper(nn.Sequential(*list(net.children())[:-2]), net.fc.in_features)
 
 

@@ -1,5 +1,7 @@
 """Conversion: what is told from weights, what a person may say, what is refused."""
 
+import os
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from workloads.config.errors import ConfigError
 from workloads.config.model import ModelConfig
 from workloads.config.train import TrainConfig
 from workloads.models.gcp_net import build_model
+from workloads.models.weights.answers import convert_file
 from workloads.models.weights.convert import convert, sort_inputs
 from workloads.models.weights.errors import WeightsError
 from workloads.models.weights.layouts import LAYOUTS, find_layout, rename_all
@@ -321,6 +324,25 @@ def test_a_missing_folder_or_file_is_said(tmp_path, small):
         save_model(model, tmp_path)
     with pytest.raises(WeightsError, match="there is no file"):
         read_model_file(tmp_path / "none")
+
+
+def test_a_device_or_pipe_is_not_replaced_by_a_file(tmp_path, small):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(WeightsError, match="not a regular file"):
+        save_model(convert(small).model, pipe, force=True)
+    assert pipe.is_fifo()
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path, small, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(durable, "sync", full)
+    request = {"file": str(small), "output": str(tmp_path / "a.gcpnet"), "zoo_name": None}
+    request |= {"overrides": [], "vector_order": None, "reorder": False}
+    with pytest.raises(WeightsError, match=r"a\.gcpnet: No space left on device"):
+        convert_file({**request, "force": False, "dry_run": False})
 
 
 def test_class_names_come_with_a_model_file(small, tmp_path):

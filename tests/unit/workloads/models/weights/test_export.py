@@ -1,6 +1,7 @@
 """Exported networks: the same logits elsewhere, or no file."""
 
 import importlib.util
+import resource
 
 import numpy as np
 import onnxruntime
@@ -134,3 +135,16 @@ def test_images_too_small_and_existing_files_are_refused(tmp_path):
 )
 def test_images_have_the_networks_own_size_unless_said(backbone, size):
     assert usual_image_size(ModelConfig.model_validate({"backbone": backbone})) == size
+
+
+@pytest.mark.parametrize("file_format", ["onnx", "torch-export"])
+def test_a_full_disk_is_a_system_error_that_leaves_nothing(file_format, tmp_path):
+    """A limit on the size of files makes writes fail as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        with pytest.raises(OSError, match="File too large"):
+            export(model("gap"), tmp_path / "a.out", file_format=file_format, image_size=16)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())

@@ -107,6 +107,12 @@ CASES = {
         "fast-MPN-COV wrapper, ResNet",
         {"name": "resnet18", "last_stride": 2},
     ),
+    "fast_wrapped_mpncovresnet50": Case(
+        lambda: published.wrapped_resnet("resnet50", last_stride=1),
+        "fast-MPN-COV wrapper, ResNet",
+        {"name": "resnet50", "last_stride": 1},
+        rename=lambda state: {"arch": "mpncovresnet50", "state_dict": _module_inside(state)},
+    ),
     "fast_wrapped_mpncovresnet18": Case(
         lambda: published.wrapped_mpncov_resnet("resnet18"),
         "fast-MPN-COV wrapper, ResNet with its own reduction",
@@ -243,3 +249,15 @@ def test_a_published_file_becomes_a_network_with_the_same_logits(name, tmp_path)
     missing = counters if case.rename is _without_counters else 0
     assert len(conversion.filled) == missing
     assert conversion.used == len(state) - missing - len(auxiliary)
+
+
+def test_a_stride_that_only_the_arch_tells_is_said_where_it_is_missing(tmp_path):
+    state = published.wrapped_resnet("resnet50").state_dict()
+    said = {}
+    for arch in (None, "resnet50", "mpncovresnet50"):
+        torch.save({"state_dict": state} | ({"arch": arch} if arch else {}), tmp_path / "a.pth")
+        conversion = convert(tmp_path / "a.pth")
+        stride = conversion.model.config.backbone.last_stride
+        sentence = next(line for line in conversion.assumed if "last_stride" in line)
+        said[arch] = (stride, "mpncovresnet50" in sentence)
+    assert said == {None: (2, True), "resnet50": (2, False), "mpncovresnet50": (1, True)}

@@ -1,8 +1,10 @@
 """Files from anywhere: what is read, what is refused and why."""
 
 import argparse
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -40,9 +42,13 @@ REFUSED = {
         lambda path: torch.save(nn.Linear(2, 2), path, _use_new_zipfile_serialization=False),
         ["torch.nn.modules.linear.Linear", "not read"],
     ),
-    "arguments beside": (
-        _save({"state_dict": _state(), "args": argparse.Namespace(lr=1)}),
-        ["argparse.Namespace", "plain numbers"],
+    "a layer beside": (
+        _save({"state_dict": _state(), "ema": nn.Linear(2, 2)}),
+        ["torch.nn.modules.linear.Linear", "argparse.Namespace beside the weights are fine"],
+    ),
+    "a program in the arguments": (
+        _save({"state_dict": _state(), "args": argparse.Namespace(run=os.system)}),
+        ["system", "not read"],
     ),
     "a program": (
         lambda path: torch.jit.trace(_Traced(), torch.ones(1)).save(str(path)),
@@ -66,6 +72,22 @@ REFUSED = {
     "a folder": (lambda path: path.mkdir(), ["without a checkpoint", "step-"]),
     "nothing": (lambda path: None, ["there is no file"]),
 }
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_arguments_and_numpy_numbers_beside_the_weights_are_read(legacy, tmp_path):
+    """As DeiT's and timm's training programs save them."""
+    saved = {
+        "model": _state(),
+        "args": argparse.Namespace(lr=1, betas=[0.9, 0.999]),
+        "best": np.float64(76.5),
+        "epoch": np.int64(3),
+    }
+    path = tmp_path / "file.pth"
+    torch.save(saved, path, _use_new_zipfile_serialization=not legacy)
+    read = read_weights(path)
+    assert set(read.tensors) == {"fc.weight", "fc.bias"}
+    assert read.facts["best"] == 76.5
 
 
 @pytest.mark.parametrize("name", REFUSED)
