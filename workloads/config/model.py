@@ -53,7 +53,8 @@ class ModelConfig(Config):
         if head.reduced_channels is None and head.activation != HeadConfig().activation:
             found.append("head.activation: there is no reduction (head.reduced_channels is null)")
         pooling = head.pooling
-        follows = isinstance(pooling, DropCovConfig | CrossCovConfig) and pooling.adaptive
-        if follows and pooling.rate != type(pooling).model_fields["rate"].default:
-            found.append("head.pooling.rate: the rate is adaptive")
+        if isinstance(pooling, DropCovConfig | CrossCovConfig):
+            untouched = pooling.rate == type(pooling).model_fields["rate"].default
+            if pooling.adaptive and not untouched:
+                found.append("head.pooling.rate: the rate is adaptive")
         return [f"model.{text}" for text in found]

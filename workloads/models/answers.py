@@ -60,12 +60,17 @@ def describe_network(request: Network) -> dict[str, Any]:
     }
 
 
+def _config(network: Network) -> ModelConfig:
+    return validate(ModelConfig, network["model"], network["name"])
+
+
 def _build(network: Network) -> GCPNet:
-    config = validate(ModelConfig, network["model"], network["name"])
     try:
         with torch.device("meta"):
             return build_model(
-                config, in_channels=network["in_channels"], num_classes=network["num_classes"]
+                _config(network),
+                in_channels=network["in_channels"],
+                num_classes=network["num_classes"],
             )
     except ValueError as error:  # options that fit one by one and not together
         raise ModelError(f"{network['name']} cannot be built: {error}") from error
@@ -85,7 +90,7 @@ def _count(model: GCPNet, network: Network) -> Counts:
         raise ModelError(
             f"{network['name']} cannot take images of {size} pixels: {why}", _LARGER
         ) from error
-    if counts.num_positions < model.head.pooling.min_positions:
+    if counts.num_positions < _config(network).head.pooling.min_positions:
         raise ModelError(
             f"{network['name']} makes one position of images of {size} pixels, and the covariance "
             "of one is zero",
