@@ -158,7 +158,7 @@ def _check_images(model: ModelConfig, image_size: int, source: str) -> None:
         problem = Problem(
             "", f"images of {image_size} pixels are too small for {backbone.name}", _smallest(model)
         )
-    elif positions is not None and positions < model.head.pooling.min_positions:
+    elif positions is not None and positions < model.min_positions:
         problem = Problem(
             "",
             f"images of {image_size} pixels give one position after {backbone.name}, and "
@@ -171,7 +171,7 @@ def _check_images(model: ModelConfig, image_size: int, source: str) -> None:
 
 def _smallest(model: ModelConfig) -> str:
     """Say the smallest image that leaves something to pool."""
-    needed = model.head.pooling.min_positions
+    needed = model.min_positions
     for size in range(1, 1025):
         positions = model.num_positions(size)
         if positions is not None and positions >= needed:

@@ -4,7 +4,7 @@ Every field is a keyword of the backbone of that name in `workloads.models`, wit
 `num_positions` says, without building anything, how many positions a pooling will see.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,8 @@ Window = tuple[int, int, int]
 
 class BackboneBase(Config):
     """What every backbone's config can say."""
+
+    has_class_token: ClassVar[bool] = False
 
     def num_positions(self, image_size: int) -> int | None:
         """Return the positions of the features of a square image.
@@ -170,6 +172,8 @@ class InceptionV3Config(BackboneBase):
 class DeiTConfig(BackboneBase):
     """DeiT (ViT with 16-pixel patches); a class token and the visual tokens."""
 
+    has_class_token: ClassVar[bool] = True
+
     name: Literal["deit_tiny", "deit_small", "deit_base"]
     image_size: int = Field(default=224, ge=8, le=1024)
     """Pixels per side that the position embedding is made for; images must have this size."""
@@ -207,6 +211,8 @@ class SwinConfig(BackboneBase):
 
 class SoTConfig(BackboneBase):
     """Second-order transformer: convolutional token stem, class token and visual tokens."""
+
+    has_class_token: ClassVar[bool] = True
 
     name: Literal["sot_tiny", "sot_small", "sot_base"]
     image_size: int = Field(default=224, ge=16, le=1024, multiple_of=16)

@@ -47,6 +47,13 @@ class ModelConfig(Config):
         """
         return self.backbone.num_positions(image_size)
 
+    @property
+    def min_positions(self) -> int:
+        """Positions without which the pooling has nothing to pool; 0 if the network has none."""
+        if self.head.class_token == "only" and self.backbone.has_class_token:
+            return 0
+        return self.head.pooling.min_positions
+
     def settings_without_effect(self) -> list[str]:
         """Name the settings that were changed although others make them void."""
         head, found = self.head, []

@@ -55,13 +55,13 @@ class TrainConfig(Config):
         shape = "".join(f", {name} {value}" for name, value in options.items()).lstrip(", ")
         after = f"{backbone.name} ({shape})" if shape else backbone.name
         pooling = self.model.head.pooling
-        settings = _settings_that_help(backbone, size, needed=pooling.min_positions)
+        settings = _settings_that_help(backbone, size, needed=self.model.min_positions)
         if positions == 0:
             raise ValueError(
                 f"model.backbone {after} cannot take images of image_size {size}. Choose "
                 f"{_one_of([*settings, 'another data.image_size', 'another backbone'])}"
             )
-        if positions is not None and positions < pooling.min_positions:
+        if positions is not None and positions < self.model.min_positions:
             stages = ["fewer stages"] if "blocks" in options else []
             raise ValueError(
                 f"model.head.pooling {pooling.name} needs a map of more than one position; images "

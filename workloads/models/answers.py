@@ -90,7 +90,7 @@ def _count(model: GCPNet, network: Network) -> Counts:
         raise ModelError(
             f"{network['name']} cannot take images of {size} pixels: {why}", _LARGER
         ) from error
-    if counts.num_positions < _config(network).head.pooling.min_positions:
+    if counts.num_positions < _config(network).min_positions:
         raise ModelError(
             f"{network['name']} makes one position of images of {size} pixels, and the covariance "
             "of one is zero",
