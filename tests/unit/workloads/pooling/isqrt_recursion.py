@@ -39,5 +39,5 @@ def autograd_recursion(x: torch.Tensor, num_iters: int, prenorm: str = "trace") 
 
 
 def relative(got: torch.Tensor, want: torch.Tensor) -> float:
-    got, want = got.detach().double(), want.detach()
+    got, want = got.detach().cpu().double(), want.detach()
     return float((got - want).norm() / want.norm())

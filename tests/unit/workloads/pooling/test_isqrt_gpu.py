@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from tests.unit.workloads.pooling.isqrt_recursion import (
+    autograd_recursion,
+    relative,
+    relu_features,
+)
 from workloads.pooling.fast_root import FastRoot
-from workloads.pooling.functional import covariance
 from workloads.pooling.gemm import fast_products, onednn_is_accurate
 from workloads.pooling.isqrt import IsqrtPooling
 from workloads.pooling.matrix_polynomials import MatrixPolynomial, NewtonSchulz, SquareChain
@@ -44,36 +48,11 @@ TORCH_PRODUCTS = (
 )
 
 
-def relu_features(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).relu()
-
-
-def published(x: Tensor, num_iters: int, prenorm: str = "trace") -> Tensor:
-    """The coupled updates: (B, D, M) to the upper triangle."""
-    cov = covariance(x)
-    if prenorm == "trace":
-        scale = cov.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-    else:
-        scale = torch.linalg.matrix_norm(cov)[:, None, None]
-    y = cov / scale
-    z = eye = torch.eye(cov.shape[1], dtype=cov.dtype)
-    for _ in range(num_iters):
-        t = (3 * eye - z @ y) / 2
-        y, z = y @ t, t @ z
-    row, column = torch.triu_indices(*cov.shape[1:])
-    return (y * scale.sqrt())[:, row, column]
-
-
 def value_and_gradient(function: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor) -> Any:
     x = x.detach().clone().requires_grad_()
     z = function(x)
     (grad,) = torch.autograd.grad((z * weight.to(z)).sum(), x)
     return z.detach(), grad
-
-
-def relative(got: Tensor, want: Tensor) -> float:
-    return float((got.cpu().double() - want).norm() / want.norm())
 
 
 def assert_close(got: Any, want: Any, output: float, gradient: float) -> None:
@@ -142,7 +121,7 @@ def test_tf32_is_finer_than_half_precision(
     weight = relu_features(2, len(index), seed=1)
     plan = RootPlan(num_iters, "trace", True, by_gram, False, polynomial, tf32=True)
     x = x.bfloat16().double()
-    want = value_and_gradient(lambda x: published(x, num_iters), x, weight)
+    want = value_and_gradient(lambda x: autograd_recursion(x, num_iters), x, weight)
     onednn_is_accurate()  # its self-test multiplies too
     with Tf32Products():
         got = value_and_gradient(
@@ -181,7 +160,7 @@ def test_every_way_keeps_the_gate(
     layer = IsqrtPooling(in_channels=channels, num_iters=num_iters, prenorm=prenorm).cuda()
     x = relu_features(4, channels, positions)
     weight = relu_features(4, layer.out_features, seed=1)
-    want = value_and_gradient(lambda x: published(x, num_iters, prenorm), x, weight)
+    want = value_and_gradient(lambda x: autograd_recursion(x, num_iters, prenorm), x, weight)
     on_device = x.float().cuda()
     plan = plan_root(on_device, num_iters, prenorm, centred=True)
     assert type(plan.polynomial).__name__ == evaluation
@@ -232,7 +211,7 @@ def test_half_precision_features(
     x = relu_features(4, channels, positions).to(dtype)
     weight = relu_features(4, layer.out_features, seed=1).to(dtype)
     want = value_and_gradient(
-        lambda x: published(x, num_iters, prenorm), x.double(), weight.double()
+        lambda x: autograd_recursion(x, num_iters, prenorm), x.double(), weight.double()
     )
     with torch.autocast("cuda", dtype=dtype):
         got = value_and_gradient(layer, x.cuda()[..., None], weight)
@@ -247,7 +226,7 @@ def test_autocast_does_not_narrow_float32_features() -> None:
     layer = IsqrtPooling(in_channels=256).cuda()
     x = relu_features(4, 256, 196)
     weight = relu_features(4, layer.out_features, seed=1)
-    want = value_and_gradient(lambda x: published(x, 5), x, weight)
+    want = value_and_gradient(lambda x: autograd_recursion(x, 5), x, weight)
     with torch.autocast("cuda", dtype=torch.bfloat16):
         got = value_and_gradient(layer, x.float().cuda()[..., None], weight)
     assert_close(got, want, output=1e-5, gradient=1e-4)
@@ -323,7 +302,7 @@ def test_compiles_without_a_break_on_a_gpu() -> None:
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     x = relu_features(2, 256, 49, 1)
     weight = relu_features(2, layer.out_features, seed=1)
-    want = value_and_gradient(lambda x: published(x.flatten(2), 5), x, weight)
+    want = value_and_gradient(lambda x: autograd_recursion(x.flatten(2), 5), x, weight)
     assert_close(value_and_gradient(compiled, x.float().cuda(), weight), want, 1e-5, 1e-4)
 
 
@@ -333,7 +312,7 @@ def test_another_device_than_the_current_one() -> None:
     layer = IsqrtPooling(in_channels=256).to("cuda:1")
     x = relu_features(2, 256, 49, 1)
     weight = relu_features(2, layer.out_features, seed=1)
-    want = value_and_gradient(lambda x: published(x.flatten(2), 5), x, weight)
+    want = value_and_gradient(lambda x: autograd_recursion(x.flatten(2), 5), x, weight)
     assert_close(value_and_gradient(layer, x.float().to("cuda:1"), weight), want, 1e-5, 1e-4)
 
 
