@@ -91,7 +91,9 @@ def test_arguments_and_numpy_numbers_beside_the_weights_are_read(legacy, tmp_pat
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.filterwarnings("ignore:Validating sparse tensor", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:Validating sparse tensor", "ignore::DeprecationWarning", "ignore:.*jit:FutureWarning"
+)
 def test_what_is_no_plain_file_of_weights_is_refused_with_a_reason(name, tmp_path):
     make, words = REFUSED[name]
     path = tmp_path / "file.pth"
