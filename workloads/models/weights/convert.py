@@ -11,6 +11,7 @@ from torch import Tensor
 from workloads.config.document import apply_overrides
 from workloads.config.errors import did_you_mean
 from workloads.config.model import ModelConfig
+from workloads.config.train import TrainConfig
 from workloads.config.validate import validate
 from workloads.config.zoo import load_zoo
 from workloads.models.weights import model_file
@@ -88,6 +89,7 @@ def convert(
             in_channels=found.in_channels,
             num_classes=found.num_classes,
             classes=_classes(file, found.num_classes),
+            image_size=_image_size(file),
             source={
                 **file.facts,
                 "file": file.path.name,
@@ -141,6 +143,14 @@ def _document(
     if isinstance(trained, dict) and "model" in trained:  # a checkpoint of ours
         return trained["model"], ()
     return found.model, tuple(found.assumed)
+
+
+def _image_size(file: WeightFile) -> int | None:
+    """Return the pixels that a network was trained on, if the file is a checkpoint of ours."""
+    trained = file.entries.get("config")
+    if not isinstance(trained, dict) or "data" not in trained:
+        return None
+    return TrainConfig.model_validate(trained).data.image_size
 
 
 def _config(

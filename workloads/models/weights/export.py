@@ -62,7 +62,7 @@ def export(
         model: The network.
         path: The file to write.
         file_format: `onnx`, or `torch-export` (``torch.export.load``).
-        image_size: Pixels per side; None takes the network's own.
+        image_size: Pixels per side; None takes those it was trained on, or is made for.
         batch: Images per call; None leaves it open.
         force: Whether an existing file may be replaced.
 
@@ -71,7 +71,7 @@ def export(
             suit the network, a file exists, or the program's logits differ.
     """
     refuse_existing(path, force=force)
-    size = image_size or usual_image_size(model.config)
+    size = image_size or model.image_size or usual_image_size(model.config)
     if model.config.num_positions(size) == 0:
         raise WeightsError(
             f"{model.config.backbone.name} cannot take images of {size} pixels",

@@ -1,8 +1,9 @@
 """The model file: a network as plain data, config and weights in one.
 
 ``torch.save`` of a dict: ``format``, ``version``, ``model`` (a ModelConfig's dump),
-``in_channels``, ``num_classes``, ``classes`` (names or None), ``vector_order``, ``source`` (where
-the weights come from) and ``state``. It holds tensors, numbers, texts, lists and dicts only.
+``in_channels``, ``num_classes``, ``classes`` (names or None), ``image_size`` (pixels per side that
+it was trained on, or None), ``vector_order``, ``source`` (where the weights come from) and
+``state``. It holds tensors, numbers, texts, lists and dicts only.
 """
 
 import io
@@ -33,6 +34,7 @@ class ModelFile:
     Attributes:
         config: Backbone and head.
         classes: Their names, or None where the source had none.
+        image_size: Pixels per side that it was trained on, or None where the source does not say.
         source: `file`, `sha256` and `layout` of what it was made from, and the like.
         state: The network's state dict.
     """
@@ -42,6 +44,7 @@ class ModelFile:
     num_classes: int
     state: Mapping[str, Tensor]
     classes: tuple[str, ...] | None = None
+    image_size: int | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -86,6 +89,7 @@ def save_model(model: ModelFile, path: Path, *, force: bool = False) -> None:
             "in_channels": model.in_channels,
             "num_classes": model.num_classes,
             "classes": None if model.classes is None else list(model.classes),
+            "image_size": model.image_size,
             "vector_order": model.vector_order,
             "source": dict(model.source),
             "state": {name: tensor.detach().cpu() for name, tensor in model.state.items()},
@@ -158,6 +162,7 @@ def parse(entries: Mapping[str, Any], path: Path) -> ModelFile:
             in_channels=int(entries["in_channels"]),
             num_classes=int(entries["num_classes"]),
             classes=None if classes is None else tuple(classes),
+            image_size=entries["image_size"],
             source=entries["source"],
             state=entries["state"],
         )

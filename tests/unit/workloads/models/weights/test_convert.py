@@ -236,9 +236,11 @@ def test_a_trained_job_becomes_a_model_file(tmp_path):
         conversion = convert(source)
         assert conversion.model.config == config.model
         assert conversion.model.classes == tuple(str(digit) for digit in range(10))
+        assert conversion.model.image_size == 8
         assert conversion.model.source["step"] == 2
         assert conversion.assumed == ()
     save_model(conversion.model, tmp_path / "job.gcpnet")
+    assert convert(tmp_path / "job.gcpnet").model.image_size == 8
     saved = torch.load(step / "state.pt")["model"]
     assert all(
         torch.equal(tensor, saved[name])
