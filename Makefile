@@ -47,6 +47,7 @@ types: setup
 
 docs: setup
 	$(BIN)/python -m tests.architecture.cli_docs
+	$(BIN)/python -m tests.architecture.recipe_docs
 
 check: lint types unit
 
@@ -54,6 +55,9 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.isqrt
 	$(BIN)/python -m tests.benchmarks.gcp_tax
 	$(BIN)/python -m tests.benchmarks.dropcov
+	$(BIN)/python -m tests.benchmarks.loader
+	$(BIN)/python -m tests.benchmarks.checkpoint_stall
+	$(BIN)/python -m tests.benchmarks.throughput
 	$(BIN)/python -m tests.benchmarks.cli_start
 	$(BIN)/python -m tests.benchmarks.first_step
 

@@ -1,4 +1,4 @@
-"""Questions about networks, put to a child process: the terminal itself imports no torch."""
+"""Questions to a child process that may import torch: the terminal itself does not."""
 
 import json
 import subprocess
@@ -10,12 +10,18 @@ from orchestrator.jobs.errors import GcpctlError
 
 
 def ask_models(verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `python -m workloads.models` answers.
+    """Return what `python -m workloads.models` answers; see `ask`."""
+    return ask("workloads.models", verb, request)
+
+
+def ask(module: str, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `python -m <module>` answers.
 
     It has no time limit; Ctrl-C ends both processes.
 
     Args:
-        verb: One of `workloads.models.__main__.VERBS`.
+        module: `workloads.models` or `workloads.evaluation`.
+        verb: One of the `VERBS` in its `__main__`.
         request: What the verb takes; must be JSON.
 
     Raises:
@@ -23,7 +29,7 @@ def ask_models(verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
             said before it died.
     """
     # -P: a folder named `workloads` or `torch` where the user stands is not ours.
-    command = [sys.executable, "-P", "-m", "workloads.models", verb, json.dumps(request)]
+    command = [sys.executable, "-P", "-m", module, verb, json.dumps(request)]
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -39,10 +45,12 @@ def ask_models(verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
             return answer
         error = said["error"]
         raise GcpctlError(error["message"], error["hint"], exit_code=error["exit_code"])
-    raise GcpctlError(*_obituary(verb, done.returncode, done.stderr))
+    raise GcpctlError(
+        *_obituary(f"{module.rpartition('.')[2]} {verb}", done.returncode, done.stderr)
+    )
 
 
-def _obituary(verb: str, code: int, stderr: str) -> tuple[str, str]:
+def _obituary(what: str, code: int, stderr: str) -> tuple[str, str]:
     """Say how a child ended that left no answer."""
     lines = stderr.strip().splitlines()
     if code < 0:
@@ -51,4 +59,4 @@ def _obituary(verb: str, code: int, stderr: str) -> tuple[str, str]:
     else:
         why, hint = f"ended with code {code}", "this is a defect; please report it with the above"
     said = "".join(f"\n  {line}" for line in lines[-15:])
-    return f"the process that works out `model {verb}` {why}{':' if said else ''}{said}", hint
+    return f"the process that works out `{what}` {why}{':' if said else ''}{said}", hint

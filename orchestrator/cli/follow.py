@@ -13,9 +13,10 @@ from orchestrator.jobs.errors import (
     EXIT_JOB_STOPPED,
     UnreachableError,
 )
-from orchestrator.jobs.job import Job
+from orchestrator.jobs.job import PREFIX, Job
 from orchestrator.jobs.recipes import recipe_files
 from orchestrator.jobs.states import State
+from orchestrator.results import evaluation
 from orchestrator.results.links import run_page
 
 _POLL_S = 0.5
@@ -95,13 +96,14 @@ class _News:
 
 
 def _phase_text(job: Job) -> str:
-    if job.state.is_final or job.phase == "training":
+    if job.state.is_final or job.phase in ("training", "evaluating"):
         return ""
     text = {
         "queued": "queued",
         "launching": "starting the driver",
         "starting": "starting the workers",
         "resuming": "starting the workers, to resume from the last checkpoint",
+        "resizing": "saving a checkpoint, to go on with more workers",
         "stopping": "stopping: a checkpoint is saved first",
     }.get(job.phase, job.phase)
     return f"{text} ({job.reason})" if job.reason else text
@@ -134,7 +136,11 @@ def _follow_bar(session: Session, job: Job) -> Job:
             if said:
                 progress.update(
                     task,
-                    description=f"epoch {said['epoch']}/{said['epochs']}",
+                    description=(
+                        "evaluating"
+                        if job.kind == "eval"
+                        else f"epoch {said['epoch']}/{said['epochs']}"
+                    ),
                     total=said["total_steps"],
                     completed=said["global_step"],
                     numbers=progress_numbers(said),
@@ -162,7 +168,9 @@ def _closing_words(session: Session, job: Job) -> None:
     took = duration(((job.end_ms or job.start_ms) - job.start_ms) / 1000)
     answer(f"{state_text(job.state.value)} {job.job_id} after {took}")
     result = job.result
-    if job.state is State.FINISHED and result:
+    if job.state is State.FINISHED and job.kind == "eval":
+        _tell_evaluation(job)
+    elif job.state is State.FINISHED and result:
         answer(
             f"  top-1 {result['val_top1']:.2f} % on {result['num_val_images']} held-out images "
             f"(best epoch: {result['best_top1']:.2f} %, number {result['best_epoch']})"
@@ -175,7 +183,20 @@ def _closing_words(session: Session, job: Job) -> None:
         answer(f"  {program() + ' ' + command:<54} {why}")
 
 
+def _tell_evaluation(job: Job) -> None:
+    answer(f"  {job.raw_spec['description']}")
+    for label, text in evaluation.numbers(job.metrics):
+        answer(f"  {label:<12} {text}")
+    answer(f"  files: {job.tags.get(PREFIX + 'evaluation', '')}")
+
+
 def _next_commands(job: Job) -> list[tuple[str, str]]:
+    if job.state is State.FINISHED and job.kind == "eval":
+        return [
+            ("ui", "log in to MLflow and see tables and pictures"),
+            (f"status {job.job_id} -o json", "all numbers, for a script"),
+            (f"logs {job.job_id}", "what it said"),
+        ]
     if job.state is State.FINISHED:
         recipe = job.raw_spec["recipe"]
         baseline = recipe.replace("isqrt", "gap")
@@ -191,5 +212,8 @@ def _next_commands(job: Job) -> list[tuple[str, str]]:
     return [
         (f"logs {job.job_id}", "what it said"),
         (f"status {job.job_id}", "its attempts and why they ended"),
-        (f"retry {job.job_id}", "go on from its last checkpoint"),
+        (
+            f"retry {job.job_id}",
+            "begin it again" if job.kind == "eval" else "go on from its last checkpoint",
+        ),
     ]

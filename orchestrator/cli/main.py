@@ -17,7 +17,14 @@ COMMANDS = {
     "logs": Entry(f"{_COMMANDS}.logs:logs", "Print a job's log, or follow it until the job ends."),
     "stop": Entry(f"{_COMMANDS}.stop:stop", "Stop jobs; a running one saves a checkpoint first."),
     "retry": Entry(f"{_COMMANDS}.retry:retry", "Queue failed or stopped jobs again, to resume."),
-    "recipes": Entry(f"{_COMMANDS}.recipes:recipes", "List, show and check recipes."),
+    "predict": Entry(
+        f"{_COMMANDS}.predict:predict",
+        "Name the likeliest classes of images, on this machine and without the cluster.",
+    ),
+    "recipes": Entry(f"{_COMMANDS}.recipes:recipes", "List, show, plot and check recipes."),
+    "data": Entry(
+        f"{_COMMANDS}.data:data", "Check folders of images, and pack them for fast reading."
+    ),
     "model": Entry(
         f"{_COMMANDS}.model:model", "List and show networks; convert and export trained ones."
     ),
@@ -36,13 +43,14 @@ _HELP = """Train, evaluate, ablate, tune and understand Global Covariance Poolin
   gcpctl submit train digits_resnet_isqrt --follow    a first job, on this machine
   gcpctl status                                       what runs, what waits and why
   gcpctl logs JOB -f                                  what a job says
+  gcpctl submit eval -c JOB --follow                  judge what it has trained
   gcpctl ui                                           compare runs in MLflow
 """
 
 _EPILOG = """\b
 Exit codes: 0 done, 1 internal error, 2 wrong usage or config, 3 cluster unreachable, 4 token
-refused, 5 not found, 6 conflict, 7 more than the cluster can hold, 10 job failed, 11 job
-stopped, 130 interrupted.
+refused, 5 not found, 6 conflict, 7 more than the cluster can hold, 8 data that cannot be trained
+on, 10 job failed, 11 job stopped, 130 interrupted.
 """
 
 

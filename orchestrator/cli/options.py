@@ -8,6 +8,28 @@ import click
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
+class WorkersType(click.ParamType["int | tuple[int, int]"]):
+    """`4`, or `2:8` for the fewest and the most."""
+
+    name = "N | MIN:MAX"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | tuple[int, int]:
+        """Return the number, or both."""
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]  # a default, or converted before
+        numbers = [int(n) if n.isascii() and n.isdigit() else 0 for n in value.split(":")]
+        if not all(numbers) or len(numbers) > 2:
+            self.fail(f"{value!r} is not in the range from 1, nor MIN:MAX as in 2:8", param, ctx)
+        if len(numbers) == 1:
+            return numbers[0]
+        least, most = numbers
+        if least > most:
+            self.fail(f"{value!r}: the first is the fewest, so {most}:{least}", param, ctx)
+        return least, most
+
+
 def output_option(command: _F) -> _F:
     """Add `-o table|json`."""
     return click.option(

@@ -7,32 +7,30 @@ a submission id it has seen.
 
 import contextlib
 import json
-import shlex
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from orchestrator.controller.policy import Candidate, Capacity, Refuse, Start, Wait, admit
-from orchestrator.controller.retry import Close, Retry, judge
+from orchestrator.controller.admission import (
+    RayJobsApi,
+    grow_running,
+    may_grow,
+    start_queued,
+    submit_attempt,
+)
+from orchestrator.controller.policy import Capacity
+from orchestrator.controller.retry import Close, Resize, Retry, judge
 from orchestrator.jobs.errors import ApiError, UnreachableError
 from orchestrator.jobs.ids import submission_id
 from orchestrator.jobs.job import (
-    TAG_ATTEMPT,
-    TAG_LAUNCHED,
     TAG_LAUNCHING,
     TAG_NOT_BEFORE,
     TAG_PHASE,
-    TAG_PROGRESS,
-    TAG_QUEUE_KEY,
-    TAG_REASON,
     TAG_RETRIES,
     TAG_STOP,
     TAG_STOP_SENT,
     Job,
     verdict_tag,
 )
-from orchestrator.jobs.ray_jobs import Node, RayJob
 from orchestrator.jobs.spec import Resources
 from orchestrator.jobs.states import State
 from orchestrator.jobs.store import JobStore
@@ -40,22 +38,6 @@ from orchestrator.jobs.store import JobStore
 _SUBMIT_GRACE_MS = 30_000
 """A run without an attempt that is RUNNING for longer was left behind by a killed `submit`."""
 _TIME_LIMIT = "time limit"
-
-
-class RayJobsApi(Protocol):
-    """What the step needs of Ray; `RayJobs` and the tests' fake provide it."""
-
-    def submit(self, submission_id: str, entrypoint: str, metadata: dict[str, str]) -> None:
-        """Start a driver, unless Ray knows the id."""
-
-    def get(self, submission_id: str) -> RayJob | None:
-        """Return an attempt, or None if unknown."""
-
-    def stop(self, submission_id: str) -> bool:
-        """Ask an attempt to end; return whether it was told."""
-
-    def nodes(self) -> list[Node]:
-        """Return the living machines."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +64,7 @@ def step(store: JobStore, ray: RayJobsApi, archive: ArchiveLogs, now_ms: int) ->
     events, set_aside = _close_duplicates(store, jobs)
     holding: list[Resources] = []
     queued: list[Job] = []
+    growing: list[Job] = []
     for job in jobs:
         if job.run_id in set_aside:
             continue
@@ -90,16 +73,24 @@ def step(store: JobStore, ray: RayJobsApi, archive: ArchiveLogs, now_ms: int) ->
             if not event and job.state is State.SCHEDULED:
                 queued.append(job)
             if holds:
-                holding.append(job.spec.resources)
+                holding.append(job.gang)
+            if holds and not event and may_grow(job):
+                growing.append(job)
         except UnreachableError:
             raise
         except Exception as exc:
             event = f"left as it is, {type(exc).__name__}: {exc}"
             with contextlib.suppress(ValueError, KeyError):  # its spec may be what is wrong
                 if job.state is State.RUNNING:  # what it holds is not free for others
-                    holding.append(job.spec.resources)
+                    holding.append(job.gang)
         events += [f"{job.job_id}: {event}"] if event else []
-    events += _start_queued(store, ray, queued, holding, now_ms)
+    if queued or growing:
+        nodes = ray.nodes()
+        total = Capacity(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
+        started, waits_for_room = start_queued(store, ray, queued, holding, total, now_ms)
+        events += started
+        if not started and not waits_for_room:
+            events += grow_running(store, ray, growing, holding, total, now_ms)
     return StepReport(tuple(events), active=len(jobs))
 
 
@@ -158,7 +149,7 @@ def _watch(
         if job.stop_requested:
             return _conclude(store, job, "", now_ms), False
         with contextlib.suppress(ApiError):  # the head is still starting: the next step tries
-            _submit(ray, job, job.attempt)
+            submit_attempt(ray, job)
         return "launched again", True
     if attempt is not None and job.is_launching:
         store.set_tags(job, {TAG_LAUNCHING: ""})
@@ -180,13 +171,14 @@ def _stop_if_wanted(
     sent = job.tags.get(TAG_STOP_SENT) == str(job.attempt)
     if overdue and not job.stop_requested:
         store.set_tags(job, {TAG_STOP: f"{_TIME_LIMIT} of {limit} s reached"})
-    elif not job.stop_requested or sent:
+    elif sent or not (job.stop_requested or job.is_resizing):
         return ""
     # The signal goes first: if we die after it, it is sent again, which changes nothing.
     if not ray.stop(attempt_id):
         return ""  # not yet running: the next step asks again
-    store.set_tags(job, {TAG_STOP_SENT: str(job.attempt), TAG_PHASE: "stopping"})
-    return "asked to stop"
+    phase = "resizing" if job.is_resizing and not job.stop_requested else "stopping"
+    store.set_tags(job, {TAG_STOP_SENT: str(job.attempt), TAG_PHASE: phase})
+    return "asked to save and end" if phase == "resizing" else "asked to stop"
 
 
 def _conclude(store: JobStore, job: Job, ray_message: str, now_ms: int) -> str:
@@ -198,6 +190,7 @@ def _conclude(store: JobStore, job: Job, ray_message: str, now_ms: int) -> str:
         retries_used=job.retries_used,
         max_retries=job.spec.max_retries,
         stop=job.stop_requested,
+        resize=job.is_resizing,
     )
     kind = outcome.get("class", "" if outcome.get("outcome") == "stopped" else "infrastructure")
     record = {"class": kind, "reason": verdict.reason}
@@ -211,6 +204,11 @@ def _conclude(store: JobStore, job: Job, ray_message: str, now_ms: int) -> str:
         reason = f"attempt {job.attempt} failed: {verdict.reason}"
         store.move(job, State.SCHEDULED, phase="retrying", reason=reason, tags=tags)
         return f"{reason}; queued again"
+    if isinstance(verdict, Resize):
+        tags |= {TAG_NOT_BEFORE: "", TAG_STOP_SENT: ""}
+        reason = f"attempt {job.attempt} ended for one with more workers than {job.num_workers}"
+        store.move(job, State.SCHEDULED, phase="resizing", reason=reason, tags=tags)
+        return reason
     assert isinstance(verdict, Close)
     state = State.KILLED if verdict.stopped else State.FAILED
     asked = job.tags.get(TAG_STOP, "")
@@ -218,89 +216,6 @@ def _conclude(store: JobStore, job: Job, ray_message: str, now_ms: int) -> str:
     phase = "stopped" if verdict.stopped else "failed"
     store.move(job, state, phase=phase, reason=reason, tags=tags)
     return f"{state}: {reason}"
-
-
-def _start_queued(
-    store: JobStore,
-    ray: RayJobsApi,
-    queued: Sequence[Job],
-    holding: Sequence[Resources],
-    now_ms: int,
-) -> list[str]:
-    if not queued:
-        return []
-    events = []
-    nodes = ray.nodes()
-    total = Capacity(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
-    states = _states_waited_for(store, queued)
-    candidates = [_candidate(job, states) for job in queued]
-    by_id = {job.job_id: job for job in queued}
-    for decision in admit(candidates, holding, total, now_ms):
-        job = by_id[decision.job_id]
-        match decision:
-            case Start():
-                attempt = _launch(store, ray, job, now_ms)
-                events.append(f"{job.job_id}: launched attempt {attempt}")
-            case Refuse(reason=reason):
-                store.move(job, State.KILLED, phase="refused", reason=reason)
-                events.append(f"{job.job_id}: {reason}")
-            case Wait(reason=reason) if _worth_saying(job, reason):
-                store.set_tags(job, {TAG_REASON: reason})
-    return events
-
-
-def _states_waited_for(store: JobStore, queued: Sequence[Job]) -> dict[str, State | None]:
-    """Return the states of all jobs that others wait for; None for one that does not exist."""
-    names = {name for job in queued for name in job.spec.after}
-    found = {name: store.find_exact(name) for name in sorted(names)}
-    return {name: job.state if job else None for name, job in found.items()}
-
-
-def _candidate(job: Job, states: Mapping[str, State | None]) -> Candidate:
-    return Candidate(
-        job_id=job.job_id,
-        queue_key=job.tags.get(TAG_QUEUE_KEY, ""),
-        resources=job.spec.resources,
-        not_before_ms=job.not_before_ms,
-        after={name: states[name] for name in job.spec.after},
-    )
-
-
-def _worth_saying(job: Job, reason: str) -> bool:
-    """Whether a new reason replaces the one shown; a countdown is not rewritten each second."""
-    if "next attempt in" in reason:
-        return False  # the reason of the failure stays in sight
-    return reason != job.reason
-
-
-def _launch(store: JobStore, ray: RayJobsApi, job: Job, now_ms: int) -> int:
-    # Launching while still queued: we were cut off between recording the attempt and moving the
-    # job, and nothing was launched yet.
-    attempt = job.attempt if job.is_launching else job.attempt + 1
-    tags = {TAG_ATTEMPT: str(attempt), TAG_LAUNCHING: str(attempt), TAG_PROGRESS: "{}"}
-    if not job.first_launch_ms:
-        tags[TAG_LAUNCHED] = str(now_ms)
-    retried = attempt > 1 and job.reason.startswith("attempt")
-    reason = f"attempt {attempt}, after: {job.reason}" if retried else ""
-    store.move(job, State.RUNNING, phase="launching", reason=reason, tags=tags)
-    # "No available agent" and the like while the head starts: the job stays in "launching", and
-    # the next step submits the same attempt again.
-    with contextlib.suppress(ApiError):
-        _submit(ray, job, attempt)
-    return attempt
-
-
-def _submit(ray: RayJobsApi, job: Job, attempt: int) -> None:
-    # `exec` makes the driver the direct child of Ray's supervisor, so that it dies with it.
-    # Only ids travel here; what a user wrote stays in the spec.
-    command = shlex.join(
-        [sys.executable, "-m", "orchestrator.drivers.main", job.run_id, str(attempt)]
-    )
-    ray.submit(
-        submission_id(job.job_id, attempt),
-        f"exec {command}",
-        {"job_id": job.job_id, "attempt": str(attempt)},
-    )
 
 
 def _first_line(message: str) -> str:

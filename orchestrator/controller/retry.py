@@ -17,6 +17,13 @@ class Retry:
 
 
 @dataclass(frozen=True)
+class Resize:
+    """Queue the job again at once: it saved and ended to have more workers."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Close:
     """The job is over: failed, or stopped as somebody asked."""
 
@@ -32,8 +39,14 @@ def backoff_s(retry: int) -> int:
 
 
 def judge(
-    outcome: dict[str, Any], ray_message: str, *, retries_used: int, max_retries: int, stop: bool
-) -> Retry | Close:
+    outcome: dict[str, Any],
+    ray_message: str,
+    *,
+    retries_used: int,
+    max_retries: int,
+    stop: bool,
+    resize: bool = False,
+) -> Retry | Resize | Close:
     """Decide on an attempt whose driver is gone.
 
     Args:
@@ -42,12 +55,15 @@ def judge(
         retries_used: Retries made since the job last got ahead.
         max_retries: Retries allowed.
         stop: Whether a stop was asked for.
+        resize: Whether the attempt was asked to end for one with more workers.
     """
     kind = outcome.get("class", "infrastructure")
     reason = outcome.get("reason") or ray_message or "the driver is gone"
     stopped = outcome.get("outcome") == "stopped"
     if stop and (stopped or kind == "infrastructure"):
         return Close(stopped=True, reason=outcome.get("reason") or "stopped on request")
+    if stopped and resize:
+        return Resize(reason=reason)
     if stopped:
         # A signal that nobody here sent: a machine going down, or its operator.
         reason = "the system ended the driver; " + reason

@@ -41,14 +41,19 @@ def run_attempt(profile: Profile, job: Job, attempt: int) -> Outcome:
     stop = StopSignal(paths)
     stop.install()
     store = JobStore.of(profile)
-    tracker = Tracker(JobStore.of(profile), job, attempt, paths, at_first_progress=_environment)
+    tracker = Tracker(
+        JobStore.of(profile),
+        job,
+        attempt,
+        paths,
+        working="evaluating" if job.kind == "eval" else "training",
+        at_first_progress=_environment,
+    )
     tracker.start()
-    patiently(lambda: store.set_tags(job, {TAG_PHASE: "resuming" if attempt > 1 else "starting"}))
+    phase = "resuming" if attempt > 1 and job.kind == "train" else "starting"
+    patiently(lambda: store.set_tags(job, {TAG_PHASE: phase}))
     try:
-        # Imported here: other kinds of jobs need other parts of Ray.
-        from orchestrator.drivers.train import run_training
-
-        outcome = run_training(profile, job, attempt, paths, stop)
+        outcome = _run(profile, job, attempt, paths, stop)
     except Exception as exc:
         traceback.print_exc()
         # Whatever else goes wrong in the driver itself, another attempt may get round it.
@@ -60,6 +65,18 @@ def run_attempt(profile: Profile, job: Job, attempt: int) -> Outcome:
         outcome = Outcome.failed("infrastructure", "the tracking server did not take the metrics")
     patiently(lambda: _close(store, job, attempt, outcome))
     return outcome
+
+
+def _run(profile: Profile, job: Job, attempt: int, paths: JobPaths, stop: StopSignal) -> Outcome:
+    """Do what this kind of job is for."""
+    # Imported here: other kinds of jobs need other parts of Ray.
+    if job.kind == "eval":
+        from orchestrator.drivers.evaluate import run_evaluation_job
+
+        return run_evaluation_job(profile, job, attempt, paths, stop)
+    from orchestrator.drivers.train import run_training
+
+    return run_training(profile, job, attempt, paths, stop)
 
 
 def _close(store: JobStore, job: Job, attempt: int, outcome: Outcome) -> None:
@@ -121,7 +138,7 @@ def main() -> int:
     if job.attempt != attempt or job.state is not State.RUNNING:
         say(f"attempt {attempt} of {job.job_id} is not wanted any more ({job.state})")
         return 0
-    say(f"{job.job_id}, attempt {attempt}: {job.spec.resources.describe()}")
+    say(f"{job.job_id}, attempt {attempt}: {job.gang.describe()}")
     outcome = run_attempt(profile, job, attempt)
     say(f"driver ends after {time.monotonic() - started:.1f} s")
     return 0 if outcome.kind in ("finished", "stopped") else 1

@@ -1,14 +1,16 @@
 """Ray Train without the parts that a run of ours does not need.
 
 A stock `TorchTrainer` starts seven processes and imports torch in four of them, two more than
-train. Three things make the difference, all of them subclasses of Ray's own:
+train. Four things make the difference, all of them subclasses of Ray's own:
 
 - a backend that knows no torch, so that driver and controller need none;
 - the controller in the driver's own process (it shares the driver's fate anyway);
 - no helper actors: no synchronization actor (it serves `ray.train.report`, which our loop never
   calls), no dataset manager (there are no Ray datasets), no placement group cleaner (the group
   belongs to the driver's Ray job and goes with it), a preemption watcher only where there is more
-  than one node.
+  than one node;
+- a scaling policy that tells no coordinator what it wants: who gets room is decided by our
+  controller, before the driver starts (docs/decisions/0006-elastic-workers.md).
 
 Private hooks are used for that, so the version is checked: on any other release of Ray the
 stock path is taken, which is slower and works the same. This is also the seam for a pool of
@@ -28,6 +30,7 @@ from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks import AcceleratorSetupCallback, BackendSetupCallback
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, worker_group
 from ray.train.v2._internal.execution.worker_group import state as worker_group_state
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -96,6 +99,16 @@ class LeanController(TrainController):
     worker_group_cls = LeanWorkerGroup
 
 
+class LeanScalingPolicy(FixedScalingPolicy):
+    """As many workers as were admitted; the actor that would share out room is not started."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Ask nobody for room."""
+
+    def _maybe_send_resource_request(self) -> None:
+        """Remind nobody of it."""
+
+
 class LeanTrainer(DataParallelTrainer):
     """A data-parallel trainer whose controller runs in the calling process."""
 
@@ -106,6 +119,8 @@ class LeanTrainer(DataParallelTrainer):
         ]
 
     def _initialize_and_run_controller(self, **controller_init_kwargs: Any) -> Any:
+        controller_init_kwargs["scaling_policy"] = LeanScalingPolicy(self.scaling_config)
+
         async def run() -> Any:
             controller = LeanController(**controller_init_kwargs)
             await controller.run()

@@ -75,7 +75,8 @@ class Tracker(threading.Thread):
         job: The job.
         attempt: The attempt that this driver runs; it ends the process when a newer one exists.
         paths: The job's folder.
-        at_first_progress: What can wait until the workers train; called in this thread.
+        working: The job's phase once its workers work.
+        at_first_progress: What can wait until then; called in this thread.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Tracker(threading.Thread):
         attempt: int,
         paths: JobPaths,
         *,
+        working: str = "training",
         at_first_progress: Callable[[JobStore, Job], None] | None = None,
     ) -> None:
         super().__init__(name="tracker", daemon=True)
@@ -92,6 +94,7 @@ class Tracker(threading.Thread):
         self._job = job
         self._attempt = attempt
         self._paths = paths
+        self._working = working
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._acknowledged = paths.root / "metrics.sent"
@@ -134,7 +137,7 @@ class Tracker(threading.Thread):
         try:
             self._send()
         except UnreachableError as exc:
-            say(f"tracking: {exc.message}; training goes on")
+            say(f"tracking: {exc.message}; {self._working} goes on")
             return False
         except Exception as exc:
             say(f"tracking: {type(exc).__name__}: {exc}")
@@ -197,7 +200,7 @@ class Tracker(threading.Thread):
             return
         tags = {TAG_PROGRESS: text}
         if not self._phase_said:
-            tags[TAG_PHASE] = "training"
+            tags[TAG_PHASE] = self._working
         self._store.set_tags(self._job, tags)
         self._progress = text
         if not self._phase_said and self._at_first_progress:

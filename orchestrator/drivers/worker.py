@@ -1,4 +1,4 @@
-"""What runs on each rank: set the process up for torch, then call the training loop.
+"""What runs on each rank: set the process up for torch, then train or evaluate.
 
 This module imports nothing heavy: the driver imports it to name the function, and the driver
 needs no torch.
@@ -23,6 +23,8 @@ class WorkerSettings:
     attempt: int
     threads: int
     use_gpu: bool
+    kind: str = "train"
+    """Kind of the job: what is run."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as Ray Train passes them."""
@@ -34,7 +36,7 @@ class WorkerError(RuntimeError):
 
 
 def run_worker(settings_dict: dict[str, Any]) -> None:
-    """Train as one rank of a Ray Train worker group.
+    """Run one rank of a Ray Train worker group.
 
     Raises:
         WorkerError: The loop failed.
@@ -51,7 +53,8 @@ def run_worker(settings_dict: dict[str, Any]) -> None:
         from workloads.worker.paths import JobPaths
 
         try:
-            _train(settings, rank=rank, world_size=world_size, local_rank=local_rank)
+            run = _evaluate if settings.kind == "eval" else _train
+            run(settings, rank=rank, world_size=world_size, local_rank=local_rank)
         except BaseException as exc:
             # Two ways, for either may be closed: a full disk takes no file, and Ray passes on
             # only the failures that it saw first.
@@ -61,25 +64,13 @@ def run_worker(settings_dict: dict[str, Any]) -> None:
 
 
 def _train(settings: WorkerSettings, *, rank: int, world_size: int, local_rank: int) -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
-    # The variables that torchrun would set; the backend has set the address of rank 0.
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(world_size),
-        "LOCAL_RANK": str(local_rank),
-    }
-    import torch
+    device = _enter(settings, rank=rank, world_size=world_size, local_rank=local_rank)
 
     from workloads.config.train import TrainConfig
     from workloads.training.loop import train
     from workloads.worker import distributed
     from workloads.worker.folder_context import FolderContext
-    from workloads.worker.seeding import set_threads
 
-    # A fixed number of threads fixes the order of sums: the same on every attempt.
-    set_threads(settings.threads)
-    # Ray Train shows each worker the GPUs of all workers of its node, hence the local rank.
-    device = torch.device("cuda", local_rank) if settings.use_gpu else torch.device("cpu")
     config = TrainConfig.model_validate(settings.config)
     distributed.init_process_group_from_env(device.type)
     context = FolderContext(
@@ -90,9 +81,59 @@ def _train(settings: WorkerSettings, *, rank: int, world_size: int, local_rank: 
         local_rank=local_rank,
         device=device,
         keep_checkpoints=config.checkpoint.keep,
+        keep_best=config.checkpoint.keep_best,
+        asynchronous=config.checkpoint.asynchronous,
     )
-    train(config, context)
+    with contextlib.closing(context):  # a training that fails still ends its last checkpoint
+        train(config, context)
     distributed.leave_process_group()
+
+
+def _evaluate(settings: WorkerSettings, *, rank: int, world_size: int, local_rank: int) -> None:
+    device = _enter(settings, rank=rank, world_size=world_size, local_rank=local_rank)
+
+    from workloads import durable
+    from workloads.config.evaluate import EvalConfig
+    from workloads.evaluation.run import run_evaluation
+    from workloads.worker import distributed
+    from workloads.worker.folder_context import FolderContext
+
+    config = EvalConfig.model_validate(settings.config)
+    distributed.init_process_group_from_env(device.type)
+    context = FolderContext(
+        Path(settings.root),
+        attempt=settings.attempt,
+        rank=rank,
+        world_size=world_size,
+        local_rank=local_rank,
+        device=device,
+    )
+    result = run_evaluation(config, context, context.paths.evaluation)
+    if rank == 0:
+        found: dict[str, Any] = {"stopped": result is None}
+        if result is not None:
+            found |= {**result.to_dict(), "metrics": result.metrics()}
+        durable.write_json(context.paths.result, found)
+    distributed.leave_process_group()
+
+
+def _enter(settings: WorkerSettings, *, rank: int, world_size: int, local_rank: int) -> Any:
+    """Set up threads and rendezvous before anything computes; return the rank's torch device."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
+    # The variables that torchrun would set; the backend has set the address of rank 0.
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_RANK": str(local_rank),
+    }
+    import torch
+
+    from workloads.worker.seeding import set_threads
+
+    # A fixed number of threads fixes the order of sums: the same on every attempt.
+    set_threads(settings.threads)
+    # Ray Train shows each worker the GPUs of all workers of its node, hence the local rank.
+    return torch.device("cuda", local_rank) if settings.use_gpu else torch.device("cpu")
 
 
 @contextlib.contextmanager

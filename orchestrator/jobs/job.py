@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.jobs.states import State
 
 if TYPE_CHECKING:
-    from orchestrator.jobs.spec import JobSpec
+    from orchestrator.jobs.spec import JobSpec, Resources
 
 PREFIX = "gcpctl."
 # Desired state, written by the terminal.
@@ -19,6 +19,10 @@ TAG_SPEC = PREFIX + "spec"
 TAG_QUEUE_KEY = PREFIX + "queue_key"
 TAG_PRIORITY = PREFIX + "priority"
 TAG_STOP = PREFIX + "stop_requested"
+TAG_CHECKPOINT = PREFIX + "checkpoint"
+"""What an evaluation judges, such as `train-x7:best`."""
+TAG_EVALUATED = PREFIX + "evaluated_job"
+"""The job that trained what an evaluation judges."""
 # Observed state, written by the controller.
 TAG_ATTEMPT = PREFIX + "attempt"
 TAG_PHASE = PREFIX + "phase"
@@ -29,11 +33,19 @@ TAG_LAUNCHING = PREFIX + "launching"
 """The attempt that is recorded but that Ray has not been seen to know; empty otherwise."""
 TAG_STOP_SENT = PREFIX + "stop_sent"
 """The attempt that was told to stop."""
+TAG_WORKERS = PREFIX + "workers"
+"""Number of workers of the newest attempt."""
+TAG_ATTEMPT_LAUNCHED = PREFIX + "attempt_launch_ms"
+TAG_RESIZE = PREFIX + "resize"
+"""The attempt that was asked to save and end, so that the next one has more workers."""
 TAG_RETRIES = PREFIX + "retries"
 """`{"used": retries since the last progress, "epoch": epochs completed then}`."""
 # Observed state, written by the driver of the attempt.
 TAG_PROGRESS = PREFIX + "progress"
 TAG_RESULT = PREFIX + "result"
+
+EVALUATION = "evaluation"
+"""Folder of an evaluation's files among the job's artifacts."""
 
 
 def outcome_tag(attempt: int) -> str:
@@ -88,7 +100,7 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """`train`, and later other kinds."""
+        """`train` or `eval`."""
         return self.tags.get(TAG_KIND, "")
 
     @property
@@ -105,6 +117,26 @@ class Job:
     def epoch(self) -> int:
         """Epochs completed and saved."""
         return int(self.metrics.get("progress/epoch", 0))
+
+    @property
+    def num_workers(self) -> int:
+        """Workers of the newest attempt; before the first, the most that are asked for."""
+        return int(self.tags.get(TAG_WORKERS) or self.raw_spec["resources"]["num_workers"])
+
+    @property
+    def gang(self) -> "Resources":
+        """What the newest attempt holds."""
+        return self.spec.resources.with_workers(self.num_workers)
+
+    @property
+    def attempt_launch_ms(self) -> int:
+        """When the newest attempt was launched; 0 where that was not recorded."""
+        return int(self.tags.get(TAG_ATTEMPT_LAUNCHED, "0") or 0)
+
+    @property
+    def is_resizing(self) -> bool:
+        """Whether the newest attempt was asked to end for one with more workers."""
+        return self.attempt > 0 and self.tags.get(TAG_RESIZE) == str(self.attempt)
 
     @property
     def retries_used(self) -> int:

@@ -192,6 +192,20 @@ class JobStore:
             if not page:
                 return points
 
+    def has_model(self, name: str, *, version: str | None, alias: str | None) -> bool:
+        """Whether the registry has a model's version, given by its number or by an alias."""
+        query = {"name": name} | ({"version": version} if version else {"alias": alias or ""})
+        path = "model-versions/get" if version else "registered-models/alias"
+        try:
+            self._client.call("GET", f"{_API}/{path}", query=query)
+        except NotFoundError:
+            return False
+        except ApiError as exc:
+            if "does not exist" in exc.text or "not found" in exc.text:
+                return False
+            raise
+        return True
+
     # -- writing ------------------------------------------------------------------------------
 
     def experiment_id(self, name: str) -> str:

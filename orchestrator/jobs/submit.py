@@ -18,6 +18,7 @@ from orchestrator.jobs.job import (
     queue_key,
 )
 from orchestrator.jobs.plan import Plan
+from orchestrator.jobs.plan_eval import EvalPlan
 from orchestrator.jobs.provenance import Provenance
 from orchestrator.jobs.store import JobStore, now_ms
 from workloads.config.document import dump_document
@@ -26,7 +27,7 @@ from workloads.config.validate import flatten
 _LOST_REPLY_TRIES = 5
 
 
-def record(store: JobStore, plan: Plan, provenance: Provenance, *, cluster: str) -> Job:
+def record(store: JobStore, plan: Plan | EvalPlan, provenance: Provenance, *, cluster: str) -> Job:
     """Create the job's run as SCHEDULED. From here on the job exists and will run.
 
     Args:
@@ -48,39 +49,54 @@ def record(store: JobStore, plan: Plan, provenance: Provenance, *, cluster: str)
     return _create(store, spec.job_id, experiment, tags)
 
 
-def attach_provenance(store: JobStore, job: Job, plan: Plan, provenance: Provenance) -> None:
+def attach_provenance(
+    store: JobStore, job: Job, plan: Plan | EvalPlan, provenance: Provenance
+) -> None:
     """Store with the job what it was made from, beyond what its spec says."""
     spec = plan.spec
     store.put_artifact(job, "config.yaml", dump_document(spec.config).encode())
     store.put_artifact(job, "command.txt", (provenance.command + "\n").encode())
     if provenance.diff:
         store.put_artifact(job, "git.diff", (provenance.diff + "\n").encode())
-    store.log_params(job, flatten(plan.config) | {"job.num_workers": spec.resources.num_workers})
+    store.log_params(job, flatten(plan.config) | _resources(plan))
 
 
-def _tags(plan: Plan, provenance: Provenance) -> dict[str, str]:
+def _resources(plan: Plan | EvalPlan) -> dict[str, str | int | float | bool | None]:
+    resources = plan.spec.resources
+    return {"job.num_workers": resources.num_workers, "job.min_workers": resources.min_workers}
+
+
+def _tags(plan: Plan | EvalPlan, provenance: Provenance) -> dict[str, str]:
     spec = plan.spec
-    return provenance.tags() | {
-        TAG_JOB_ID: spec.job_id,
-        TAG_KIND: spec.kind,
-        TAG_SPEC: json.dumps(spec.model_dump(mode="json"), separators=(",", ":")),
-        TAG_QUEUE_KEY: queue_key(spec.priority, now_ms()),
-        TAG_PRIORITY: str(spec.priority),
-        TAG_PHASE: "queued",
-        TAG_REASON: "",
-        PREFIX + "recipe": spec.recipe,
-        PREFIX + "overrides": " ".join(plan.overrides),
-        PREFIX + "seed": str(plan.config.seed),
-        PREFIX + "config_sha256": plan.config_sha256,
-        PREFIX + "user": provenance.user,
-        "mlflow.note.content": _note(plan, provenance),
-    }
+    own = plan.tags() if isinstance(plan, EvalPlan) else {PREFIX + "seed": str(plan.config.seed)}
+    return (
+        provenance.tags()
+        | own
+        | {
+            TAG_JOB_ID: spec.job_id,
+            TAG_KIND: spec.kind,
+            TAG_SPEC: json.dumps(spec.model_dump(mode="json"), separators=(",", ":")),
+            TAG_QUEUE_KEY: queue_key(spec.priority, now_ms()),
+            TAG_PRIORITY: str(spec.priority),
+            TAG_PHASE: "queued",
+            TAG_REASON: "",
+            PREFIX + "recipe": spec.recipe,
+            PREFIX + "overrides": " ".join(plan.overrides),
+            PREFIX + "config_sha256": plan.config_sha256,
+            PREFIX + "user": provenance.user,
+            "mlflow.note.content": _note(plan, provenance),
+        }
+    )
 
 
-def _note(plan: Plan, provenance: Provenance) -> str:
+def _note(plan: Plan | EvalPlan, provenance: Provenance) -> str:
     spec = plan.spec
-    lines = [spec.description, "", f"`{provenance.command}`", ""]
-    lines.append(f"- job `{spec.job_id}`, {spec.resources.describe()}, seed {plan.config.seed}")
+    lines = [spec.description, ""]
+    if spec.published is not None:
+        lines += [f"Published: {spec.published.describe()}", ""]
+    lines += [f"`{provenance.command}`", ""]
+    seed = f", seed {spec.config['seed']}" if "seed" in spec.config else ""
+    lines.append(f"- job `{spec.job_id}`, {spec.resources.describe()}{seed}")
     lines.append(f"- follow it: `gcpctl logs {spec.job_id} -f`")
     return "\n".join(lines).strip()
 

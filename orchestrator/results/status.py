@@ -4,9 +4,10 @@ import re
 import time
 from typing import Any
 
-from orchestrator.jobs.job import PREFIX, Job
+from orchestrator.jobs.job import PREFIX, TAG_CHECKPOINT, Job
 from orchestrator.jobs.states import State
 from orchestrator.jobs.store import safe_text
+from orchestrator.results import evaluation
 from orchestrator.results.links import run_page
 
 HEADER = ("JOB", "STATE", "EPOCH", "TOP-1", "IMAGES/S", "TRY", "AGE", "WHY")
@@ -28,7 +29,7 @@ def row(job: Job, now_s: float | None = None) -> tuple[str, ...]:
     said = job.progress
     epochs = job.raw_spec["config"].get("epochs")
     epoch = job.epoch
-    top1 = job.metrics.get("val/top1")
+    top1 = job.metrics.get("eval/top1" if job.kind == "eval" else "val/top1")
     speed = said.get("images_per_s") or job.metrics.get("perf/images_per_s")
     return (
         job.job_id,
@@ -78,7 +79,9 @@ def to_json(job: Job) -> dict[str, Any]:
         "recipe": spec["recipe"],
         "study": spec["study"],
         "seed": spec["config"].get("seed"),
+        "checkpoint": job.tags.get(TAG_CHECKPOINT),
         "resources": spec["resources"],
+        "workers": job.num_workers if job.attempt else None,
         "after": spec["after"],
         "submitted_ms": job.start_ms,
         "ended_ms": job.end_ms,
@@ -115,12 +118,14 @@ def details(job: Job, mlflow_url: str) -> list[tuple[str, str]]:
         ("job", job.job_id),
         ("state", job.state.value + (f", {job.phase}" if job.phase else "")),
         ("why", job.reason),
-        ("recipe", spec["recipe"] + _overrides(job)),
+        ("checkpoint", job.tags.get(TAG_CHECKPOINT, "")),
+        ("evaluates", spec["description"] if job.kind == "eval" else ""),
+        ("recipe", (spec["recipe"] + _overrides(job)).strip()),
         ("study", spec["study"]),
         ("seed", str(spec["config"].get("seed", ""))),
         (
             "resources",
-            f"{resources['num_workers']} workers, each {resources['cpus_per_worker']} CPU, "
+            f"{_workers(job)}, each {resources['cpus_per_worker']} CPU, "
             f"{resources['gpus_per_worker']} GPU",
         ),
         ("priority", str(job.priority)),
@@ -135,11 +140,25 @@ def details(job: Job, mlflow_url: str) -> list[tuple[str, str]]:
         text = f"{words}: {attempt['reason']}" if attempt["reason"] else words
         pairs.append((f"attempt {attempt['attempt']}", text))
     pairs.append(("checkpoints", job.tags.get(PREFIX + "checkpoints", "")))
+    pairs.append(("files", job.tags.get(PREFIX + "evaluation", "")))
+    pairs.append(("in MLflow", evaluation.files(job.result)))
     pairs.append(("in the UI", f"{mlflow_url}/{run_page(job)}"))
     return [(label, one_line(text)) for label, text in pairs if text]
 
 
+def _workers(job: Job) -> str:
+    """Return `2 workers`, or `2 to 8 workers, 4 now`."""
+    resources = job.raw_spec["resources"]
+    most, least = resources["num_workers"], resources.get("min_workers")
+    if least is None or least == most:
+        return f"{most} workers"
+    when = "now" if job.state is State.RUNNING else "last"
+    return f"{least} to {most} workers" + (f", {job.num_workers} {when}" if job.attempt else "")
+
+
 def _numbers(job: Job) -> list[tuple[str, str]]:
+    if job.kind == "eval":
+        return _evaluation_numbers(job)
     pairs = []
     said = job.progress
     if said and not job.state.is_final:
@@ -152,6 +171,13 @@ def _numbers(job: Job) -> list[tuple[str, str]]:
         best = f"{job.result['best_top1']:.2f} % in epoch {job.result['best_epoch']}"
         pairs.append(("best val/top1", best))
     return pairs
+
+
+def _evaluation_numbers(job: Job) -> list[tuple[str, str]]:
+    said = job.progress
+    if said and not job.state.is_final:
+        return [("progress", f"batch {said['global_step']}/{said['total_steps']}")]
+    return evaluation.numbers(job.metrics)
 
 
 def _overrides(job: Job) -> str:

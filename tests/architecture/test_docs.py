@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.main import COMMANDS, cli
-from orchestrator.jobs.plan import Request, plan_train
 from orchestrator.jobs.recipes import recipe_files
 from tests.architecture.cli_docs import TARGET, commands, render
+from tests.architecture.recipe_docs import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -38,10 +38,9 @@ def test_links_and_files_named_in_the_docs_exist(page):
 
 @pytest.mark.parametrize("recipe", recipe_files())
 def test_every_recipe_plans_and_says_what_to_expect(recipe):
-    overrides = ["data.path=/somewhere"] if recipe.startswith("folder_") else []
-    plan = plan_train(recipe, overrides, Request())
-    assert plan.spec.description
-    assert plan.recipe.path.read_text().startswith("#")
+    planned = plan(recipe)
+    assert planned.spec.description
+    assert planned.recipe.path.read_text().startswith(("#", "published:", "description:"))
 
 
 def test_readme_opens_with_the_two_commands_and_stays_short():

@@ -43,7 +43,7 @@ class Trainer:
 
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
         self.model, self.images, self.labels = model.train(), images, labels
-        self.optimizer = build_optimizer(SgdConfig(lr=0.01), model.parameters())
+        self.optimizer = build_optimizer(SgdConfig(lr=0.01), model)
 
     def step(self) -> float:
         """Train once; return the process's CPU seconds."""

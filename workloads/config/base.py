@@ -1,6 +1,7 @@
 """The base of every config class: frozen, nothing unknown, nothing silently converted."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 
@@ -18,6 +19,14 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
     )
+
+    moved_keys: ClassVar[Mapping[str, str]] = {}
+    """Keys that stood here once, and what is written instead."""
+
+    @classmethod
+    def with_usual_values(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Return `document` with what is usual for its other values; here there is nothing."""
+        return document
 
     @model_validator(mode="before")
     @classmethod

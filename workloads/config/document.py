@@ -7,7 +7,8 @@ are refused, so that a recipe is data, has one reading and cannot unpack to giga
 
 import copy
 import re
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -26,10 +27,27 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
 _CONSTANTS: dict[str, bool | None] = {"true": True, "false": False, "null": None, "~": None}
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader whose plain scalars all stay text; `_scalar` gives them their type."""
+class _Loader(yaml.composer.Composer, yaml.resolver.Resolver):
+    """Makes nodes of events; plain scalars all stay text, and `_scalar` gives them their type."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - shadows PyYAML's table
+
+    def __init__(self, events: Iterable[yaml.Event]) -> None:
+        yaml.composer.Composer.__init__(self)
+        yaml.resolver.Resolver.__init__(self)
+        self._events = deque(events)
+
+    def check_event(self, *kinds: type[yaml.Event]) -> bool:
+        """Whether the next event is of one of the kinds."""
+        return bool(self._events) and (not kinds or isinstance(self._events[0], kinds))
+
+    def peek_event(self) -> yaml.Event:
+        """Return the next event and leave it."""
+        return self._events[0]
+
+    def get_event(self) -> yaml.Event:
+        """Return the next event."""
+        return self._events.popleft()
 
 
 class _Dumper(yaml.SafeDumper):
@@ -167,12 +185,8 @@ def _read(text: str) -> Any:
         line = text.count("\n", 0, control.start())
         raise _Refused("is not a text file", _mark(line), "expected YAML in UTF-8")
     try:
-        _refuse_constructs(text)
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-        finally:
-            loader.dispose()
+        # Looked through, which costs no recursion, before anything is built.
+        node = _Loader(list(_allowed_events(text))).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _Refused(*_plain_sentence(error, text, mark)) from None
@@ -181,10 +195,10 @@ def _read(text: str) -> Any:
     return None if node is None else _value(node)
 
 
-def _refuse_constructs(text: str) -> None:
-    """Walk the events, which costs no recursion, before anything is built from them."""
+def _allowed_events(text: str) -> Iterator[yaml.Event]:
+    """Yield what stands in a text, and raise `_Refused` at what the dialect leaves out."""
     depth = documents = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _Refused("anchors (&) and aliases (*) are not allowed", event.start_mark)
         if tag := getattr(event, "tag", None):
@@ -199,6 +213,7 @@ def _refuse_constructs(text: str) -> None:
                 raise _Refused(f"is nested deeper than {MAX_DEPTH} levels", event.start_mark)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+        yield event
 
 
 def _value(node: yaml.Node) -> Any:

@@ -1,9 +1,8 @@
-"""What an image folder holds, and whether it can be read. Needs no torch; Pillow only to decode.
+"""What an image folder holds, and whether it can be read. Needs no torch; NumPy only to decode.
 
 path/train/<class>/**/*.jpg        path/val/<class>/**/*.jpg
 """
 
-import errno
 import hashlib
 import math
 import os
@@ -16,16 +15,13 @@ from typing import TYPE_CHECKING, Literal
 
 from workloads.config.errors import did_you_mean
 from workloads.data.errors import DataError
+from workloads.data.files import BAD_ITSELF, ImageFiles, LocalFiles, StoredFiles
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from workloads.data.decode import Pixels
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 SPLITS = ("train", "val")
-_BAD_ITSELF = frozenset({None, errno.ENOENT, errno.EACCES, errno.EISDIR})
-"""What the system says of a file or folder that is bad itself; Pillow's decoders say nothing.
-
-Any other number is of the storage or the machine, and no reason to leave an image out."""
 _MOST_PER_CHUNK = 256
 _LAYOUT = "expected <path>/train/<class>/*.jpg and <path>/val/<class>/*.jpg"
 
@@ -38,13 +34,13 @@ class FolderIndex:
     """The images of a folder, in a fixed order.
 
     Attributes:
-        path: The folder.
+        files: Where the images are.
         classes: Class names, sorted; a class's number is its place.
         train: Training images, by class, then by name.
         val: Validation images, likewise.
     """
 
-    path: Path
+    files: ImageFiles
     classes: list[str]
     train: list[Sample]
     val: list[Sample]
@@ -65,7 +61,7 @@ class FolderIndex:
             for label, name in enumerate(self.classes):
                 if label not in present:
                     raise DataError(
-                        f"no readable image is left in {self.path / split / name}",
+                        f"no readable image is left in {self.files.where(f'{split}/{name}')}",
                         f"all {sum(n.startswith(f'{split}/{name}/') for n in names)} are bad",
                     )
         return index
@@ -74,7 +70,7 @@ class FolderIndex:
         """Return the SHA-256 of the images' names and sizes in bytes."""
         digest = hashlib.sha256()
         for name, _ in (*self.train, *self.val):
-            size = (self.path / name).stat().st_size if with_sizes else ""
+            size = self.files.size(name) if with_sizes else ""
             digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
@@ -82,20 +78,37 @@ class FolderIndex:
 def scan_image_folder(path: str | os.PathLike[str]) -> FolderIndex:
     """List the images under `path`. Hidden files and other extensions are passed over.
 
+    Args:
+        path: Of this machine, or a URI such as `s3://bucket/folder`.
+
     Raises:
         DataError: If there is no such folder, or it is not laid out as it must be.
+        OSError: The storage failed.
     """
-    root = Path(path)
-    if not root.exists():
-        raise DataError(f"there is no folder {root}", "the path must exist on every node")
-    if not root.is_dir():
-        raise DataError(f"{root} is a file, not a folder", _LAYOUT)
-    names = _folders(root)
-    for split in SPLITS:
-        if split not in names:
-            raise DataError(f"{root} has no folder {split!r}", _LAYOUT)
-    found = {split: _classes(root / split) for split in SPLITS}
-    _refuse_one_sided(root, found)
+    text = os.fspath(path)
+    if "://" in text:
+        from workloads.data.filesystem import is_remote, local_path
+
+        if is_remote(text):
+            return _index_of(*_list_stored(text))
+        text = local_path(text)
+    return _index_of(LocalFiles(Path(text)), _list_local(Path(text)))
+
+
+Listing = dict[str, dict[str, list[str]]]
+"""Names of images below their class's folder, sorted, by split and class."""
+
+
+def _index_of(files: ImageFiles, found: Listing) -> FolderIndex:
+    """Number the classes and put the images in order."""
+    for split, of_class in found.items():
+        for name, images in of_class.items():
+            if not images:
+                known = " ".join(extension[1:] for extension in EXTENSIONS)
+                raise DataError(
+                    f"{files.where(f'{split}/{name}')} holds no images", f"looked for {known}"
+                )
+    _refuse_one_sided(files, found)
     classes = sorted(found["train"])
     samples = {
         split: [
@@ -105,29 +118,71 @@ def scan_image_folder(path: str | os.PathLike[str]) -> FolderIndex:
         ]
         for split in SPLITS
     }
-    return FolderIndex(root, classes, samples["train"], samples["val"])
+    return FolderIndex(files, classes, samples["train"], samples["val"])
+
+
+def _list_stored(uri: str) -> tuple[StoredFiles, Listing]:
+    """List a folder of a store; it has no folders of its own, only names with slashes."""
+    from workloads.data.filesystem import list_files, open_filesystem
+
+    filesystem, root = open_filesystem(uri)
+    sizes: dict[str, int] = {}
+    found: Listing = {}
+    for split in SPLITS:
+        listed = list_files(filesystem, f"{root}/{split}")
+        if not listed:
+            raise DataError(f"{uri} has no folder {split!r}", _LAYOUT)
+        for info in listed:
+            name, _, image = info.path[len(root) + len(split) + 2 :].partition("/")
+            if not image or name.startswith("."):
+                continue
+            images = found.setdefault(split, {}).setdefault(name, [])
+            if _is_image(image):
+                images.append(image)
+                sizes[f"{split}/{name}/{image}"] = info.size
+        if split not in found:
+            raise DataError(f"{uri.rstrip('/')}/{split} has no class folders", _LAYOUT)
+    for of_class in found.values():
+        for images in of_class.values():
+            images.sort()
+    return StoredFiles(uri, sizes), found
+
+
+def _is_image(name: str) -> bool:
+    """Say whether an image's name, below its class's folder, is one that is taken."""
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    return name.lower().endswith(EXTENSIONS) and not hidden
+
+
+def _list_local(root: Path) -> Listing:
+    if not root.exists():
+        raise DataError(f"there is no folder {root}", "the path must exist on every node")
+    if not root.is_dir():
+        raise DataError(f"{root} is a file, not a folder", _LAYOUT)
+    names = _folders(root)
+    for split in SPLITS:
+        if split not in names:
+            raise DataError(f"{root} has no folder {split!r}", _LAYOUT)
+    return {split: _classes(root / split) for split in SPLITS}
 
 
 def _classes(folder: Path) -> dict[str, list[str]]:
     names = _folders(folder)
     if not names:
         raise DataError(f"{folder} has no class folders", _LAYOUT)
-    classes = {name: sorted(_images(folder / name)) for name in names}
-    for name, images in classes.items():
-        if not images:
-            known = " ".join(extension[1:] for extension in EXTENSIONS)
-            raise DataError(f"{folder / name} holds no images", f"looked for {known}")
-    return classes
+    return {name: sorted(_images(folder / name)) for name in names}
 
 
-def _refuse_one_sided(root: Path, found: dict[str, dict[str, list[str]]]) -> None:
+def _refuse_one_sided(files: ImageFiles, found: Listing) -> None:
     for here, there in (SPLITS, SPLITS[::-1]):
         alone = sorted(set(found[here]) - set(found[there]))
         if alone:
             shown = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
             hint = did_you_mean(alone[0], sorted(set(found[there]) - set(found[here])))
             raise DataError(
-                f"{len(alone)} class(es) in {root / here} but not in {root / there}: {shown}", hint
+                f"{len(alone)} class(es) in {files.where(here)} but not in {files.where(there)}: "
+                f"{shown}",
+                hint,
             )
 
 
@@ -146,47 +201,26 @@ def _images(folder: Path) -> Iterator[str]:
     for base, folders, files in os.walk(folder, onerror=fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+            if _is_image(name):
                 yield (Path(base) / name).relative_to(folder).as_posix()
 
 
 def _explained(folder: str | Path, error: OSError) -> Exception:
-    if error.errno not in _BAD_ITSELF:
+    if error.errno not in BAD_ITSELF:
         return error
     return DataError(f"cannot read {folder}: {error.strerror or error}")
 
 
-def open_image(path: Path, max_pixels: int) -> "Image.Image":
-    """Open and fully decode an image; only `load` notices a file that is cut short.
+def load_image(files: ImageFiles, name: str, max_pixels: int) -> "Pixels":
+    """Read and decode an image of a folder, uint8 (H, W, 3).
 
     Raises:
-        DataError: With the path and the reason, if it cannot be decoded or is too large. Its size
-            is read from the header, before any memory is spent on its pixels.
+        DataError: With the path and the reason, if it cannot be decoded or is too large.
         OSError: The storage failed; the image may be sound.
     """
-    from PIL import Image, UnidentifiedImageError
+    from workloads.data.decode import decode_image
 
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                size = f"{width}x{height} pixels"
-                raise DataError(f"{path}: {size}, more than max_pixels={max_pixels}")
-            image.load()
-    except (DataError, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        empty = path.stat().st_size == 0
-        raise DataError(f"{path}: {'is empty' if empty else 'is not an image'}") from None
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno not in _BAD_ITSELF:
-            raise
-        # Pillow's decoders raise whatever they stumble over: OSError, SyntaxError, struct.error.
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"{path}: {reason}") from None
-    if image.mode == "F":
-        raise DataError(f"{path}: its pixels are floating-point numbers of unknown range")
-    return image
+    return decode_image(files.read(name), name=files.where(name), max_pixels=max_pixels)
 
 
 def check_images(
@@ -206,7 +240,7 @@ def check_images(
             if a class would be left without images.
     """
     names = image_names(index, limit)
-    reasons = find_bad_images(index.path, names, max_pixels)
+    reasons = find_bad_images(index.files, names, max_pixels)
     return judge_bad_images(index, names, reasons, on_bad_image)
 
 
@@ -215,14 +249,14 @@ def image_names(index: FolderIndex, limit: int | None = None) -> list[str]:
     return [name for split in (index.train, index.val) for name, _ in split[:limit]]
 
 
-def find_bad_images(path: Path, names: Sequence[str], max_pixels: int) -> dict[str, str]:
+def find_bad_images(files: ImageFiles, names: Sequence[str], max_pixels: int) -> dict[str, str]:
     """Decode images and return why the bad ones cannot be used, by name."""
     reasons: dict[str, str] = {}
     lock = threading.Lock()
 
     def check(name: str) -> None:
         try:
-            open_image(path / name, max_pixels).close()
+            load_image(files, name, max_pixels)
         except DataError as error:
             with lock:
                 reasons[name] = error.message
@@ -252,7 +286,7 @@ def judge_bad_images(
 
 
 def _in_threads(check: Callable[[str], None], names: Sequence[str]) -> None:
-    """Pillow decodes outside Python's lock, so threads are enough.
+    """Both decoders work outside Python's lock, so threads are enough.
 
     They take chunks: a future for each of a million images would cost a gigabyte.
     """

@@ -59,7 +59,9 @@ def find_non_finite_layer(model: nn.Module, images: Tensor) -> str | None:
     """
     if not bool(images.isfinite().all()):
         return "the images"
-    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+    # In training, running statistics are results: a bad step has spoilt them already.
+    read = [] if model.training else model.named_buffers()
+    for name, value in [*model.named_parameters(), *read]:
         if not bool(value.isfinite().all()):
             return f"the weights of {name}"
     found: list[str] = []

@@ -41,6 +41,10 @@ class SwinTiny(Backbone):
         if in_channels != 3:
             self.features[0][0] = nn.Conv2d(in_channels, 96, 4, stride=4)
 
+    def no_weight_decay(self) -> set[str]:
+        """Name the parameters that are positions and not weights, as Swin's own code does."""
+        return {name for name, _ in self.named_parameters() if name.endswith("bias_table")}
+
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         if height < 4 or width < 4:

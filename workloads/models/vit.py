@@ -169,6 +169,10 @@ class TokenEncoder(Backbone):
         x_BND = torch.cat([class_B1D, x_BND], dim=1) + self.pos_embed
         return self.norm(self.blocks(x_BND))
 
+    def no_weight_decay(self) -> set[str]:
+        """Name the parameters that are positions or tokens and not weights, as DeiT does."""
+        return {"cls_token", "pos_embed"}
+
     def init_encoder(self) -> None:
         """Draw the linear layers and the class token; convolutions keep torch's own draw."""
         for layer in self.modules():

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -40,9 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
             attempt=options.attempt,
             device=_device(options.device, place.local_rank),
             keep_checkpoints=config.checkpoint.keep,
+            keep_best=config.checkpoint.keep_best,
+            asynchronous=config.checkpoint.asynchronous,
         )
         signal.signal(signal.SIGTERM, lambda *_: context.request_stop())
-        train(config, context)
+        with contextlib.closing(context):  # a training that fails still ends its last checkpoint
+            train(config, context)
     except Exception as error:
         write_failure(JobPaths(options.root), options.attempt, place.rank, error)
         sys.stderr.write(f"{classify(error)}: {type(error).__name__}: {error}\n")

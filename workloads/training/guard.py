@@ -1,64 +1,104 @@
-"""Stopping at the first loss or gradient that is not finite."""
+"""Deciding at each step whether its gradients may reach the weights."""
 
 import math
-from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from workloads.models.gcp_net import find_non_finite_layer
-from workloads.worker.failures import DivergedError
+from workloads.training.divergence import explain_divergence
+from workloads.training.run import Run
+
+_MOST_OVERFLOWS = 40
+"""Steps in a row that fp16's loss scale may take to fall; it begins 2^24 at most."""
 
 
 class FiniteGuard:
-    """Watches gradients after they were averaged over ranks, so all ranks see and do the same.
+    """Judges gradients after they were averaged over ranks, so all ranks see and do the same.
 
     A NaN or infinite loss makes the gradients NaN, and a matrix root can make them so from a
-    finite loss. On a CPU each step is judged before its update. On a GPU that would wait for the
-    device every step; there the flag stays on the device and is read by `confirm` before anything
-    is logged or saved, so an update from a bad step never leaves the process.
+    finite loss. Such an update never reaches the weights, and nothing comes out of the process
+    that was computed after it:
+
+    - Where the step is judged at once, the training stops, or the update is left out, together
+      with what the step did to running statistics. That is so on a CPU, and on a GPU where updates
+      may be left out (fp16, or `non_finite.action: skip`).
+    - Elsewhere reading the gradients' norm at each step would wait for the GPU. The flag stays
+      there, and the optimizer's kernels leave out all updates from the first bad step on; the flag
+      is read by `confirm` before anything is logged or saved.
 
     Args:
-        model: The network, without a wrapper.
-        device: Where it is.
+        run: Its trainable weights stay the same while the guard is used.
+        at_once: Whether each step is judged before the next; None decides as above.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self._model = model
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._immediate = device.type == "cpu"
-        self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
+    def __init__(self, run: Run, *, at_once: bool | None = None) -> None:
+        config = run.config
+        self._run = run
+        self._parameters = [p for p in run.model.parameters() if p.requires_grad]
+        self._skips = config.non_finite.action == "skip"
+        self._may_leave_out = self._skips or config.compute.precision == "fp16"
+        if at_once is None:
+            kernels_can = getattr(run.optimizer, "_step_supports_amp_scaling", False)
+            on_gpu = run.context.device.type == "cuda"
+            at_once = self._may_leave_out or not (on_gpu and kernels_can)
+        self._at_once = at_once
+        self._first_bad = torch.zeros((), dtype=torch.int64, device=run.context.device)
+        buffers = list(run.model.buffers()) if self._may_leave_out else []
+        self._buffers = [buffer for buffer in buffers if buffer.numel()]
+        self._kept = [buffer.clone() for buffer in self._buffers]
 
-    def check(self, images: Tensor, *, step: int, lr: float) -> None:
-        """Judge the gradients of a step that is not yet taken."""
-        norm = nn.utils.get_total_norm(_gradients(self._parameters), foreach=True)
-        if self._immediate:
-            if not math.isfinite(norm.item()):
-                raise _diverged(step, lr, find_non_finite_layer(self._model, images))
-        else:
-            fresh = ~norm.isfinite() & (self._first_bad < 0)
+    def before_step(self) -> None:
+        """Note the running statistics, to bring them back if the update is left out."""
+        if self._kept:
+            torch._foreach_copy_(self._kept, self._buffers)
+
+    def judge(self) -> tuple[Tensor, bool]:
+        """Look at the gradients of the step under way, at their own scale.
+
+        Returns:
+            Their L2 norm, on their device, and whether the optimizer is to be called.
+
+        Raises:
+            DivergedError: They are not finite, and the config does not pass over it.
+        """
+        run, step = self._run, self._run.state.global_step + 1
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if not self._at_once:
+            fresh = ~norm.isfinite() & (self._first_bad == 0)
             self._first_bad = torch.where(fresh, step, self._first_bad)
+            optimizer: Any = run.optimizer
+            optimizer.found_inf = (self._first_bad > 0).float()
+            return norm, True
+        if math.isfinite(norm.item()):
+            return norm, True
+        self._allow_to_leave_out(step)
+        if self._kept:
+            torch._foreach_copy_(self._buffers, self._kept)
+        return norm, False
 
-    def confirm(self, lr: float) -> None:
-        """Raise if a step since the last call was bad."""
-        if not self._immediate and (bad := int(self._first_bad)) >= 0:
-            raise _diverged(bad, lr, None)
+    def confirm(self) -> None:
+        """Raise DivergedError if a step since the last call was bad."""
+        if not self._at_once and (step := int(self._first_bad)):
+            raise explain_divergence(self._run, step, gradients_at_hand=False)
+
+    def _allow_to_leave_out(self, step: int) -> None:
+        """Raise DivergedError unless this step's update may be left out."""
+        run, in_row = self._run, self._run.state.skipped_in_row + 1
+        if run.loss_scale.can_fall and in_row < _MOST_OVERFLOWS:
+            return
+        reason = ""
+        if self._skips:
+            if in_row <= run.config.non_finite.max_skipped:
+                run.say(f"warning: step {step} is left out: its gradient is not finite")
+                return
+            reason = f"{in_row - 1} steps in a row were left out; "
+        raise explain_divergence(run, step, reason=reason, gradients_at_hand=True)
 
 
-def check_finite_loss(loss: float, *, step: int, lr: float) -> float:
-    """Return the loss, which all ranks share, or raise."""
+def check_finite_loss(run: Run, loss: float, *, step: int) -> float:
+    """Return a loss that all ranks share, or raise DivergedError."""
     if not math.isfinite(loss):
-        raise _diverged(step, lr, None)
+        raise explain_divergence(run, step, gradients_at_hand=False)
     return loss
-
-
-def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    return [p.grad for p in parameters if p.grad is not None]
-
-
-def _diverged(step: int, lr: float, layer: str | None) -> DivergedError:
-    where = f", first seen in {layer}" if layer else ""
-    return DivergedError(
-        f"loss or gradient is not finite at step {step} (learning rate {lr:g}){where}; nothing "
-        "was saved from it. Lower optim.lr, or set schedule.warmup_epochs"
-    )

@@ -2,28 +2,26 @@
 
 import itertools
 import time
+from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from workloads.config.optim import StepConfig
+from workloads.config.schedule import StepConfig
 from workloads.config.train import TrainConfig
 from workloads.data.loaders import train_batches
-from workloads.evaluation.classification import evaluate
+from workloads.models.weights.digest import digest_weights
+from workloads.training.ema import WeightAverage
 from workloads.training.guard import FiniteGuard, check_finite_loss
-from workloads.training.observables import observe_pooling
-from workloads.training.optim import set_learning_rate
+from workloads.training.init import load_initial_weights
+from workloads.training.network import prepare_network
 from workloads.training.pacing import Reporter, StopAgreement
-from workloads.training.run import (
-    Run,
-    build_run,
-    digest_weights,
-    settle_buckets,
-    wrap_for_ranks,
-)
-from workloads.training.schedules import learning_rate
+from workloads.training.run import Run, build_run
 from workloads.training.snapshot import refuse_another_job, restore, restore_rank, take_snapshot
+from workloads.training.step import take_step
+from workloads.training.step_log import StepLog
+from workloads.training.stopping import is_judged, note_validation
+from workloads.training.validation import validate
 from workloads.worker import distributed
 from workloads.worker.context import WorkerContext
 from workloads.worker.records import TrainResult
@@ -45,7 +43,8 @@ def train(config: TrainConfig, context: WorkerContext) -> TrainResult:
         What the training came to, which went to `context.finish` too.
 
     Raises:
-        ConfigError: The global batch does not divide by the workers.
+        ConfigError: The global batch cannot be shared out, the weights to begin with do not fit,
+            or the network cannot be compiled.
         DataError: The images are missing or broken, or differ between ranks.
         CheckpointError: The checkpoint is of another network or other classes.
         DivergedError: The loss or a gradient is not finite.
@@ -53,26 +52,44 @@ def train(config: TrainConfig, context: WorkerContext) -> TrainResult:
     run = build_run(config, context)
     _describe(run)
     saved = context.load_checkpoint()
-    run.network = wrap_for_ranks(run.model, context)
-    if saved is not None:
-        refuse_another_job(run, saved)
-        settle_buckets(run)
-        restore(run, saved)
-        restore_rank(run, saved)
-        run.say(f"resumed at epoch {run.state.epoch + 1}, step {run.state.global_step}")
+    if saved is None:
+        _begin(run)
+    else:
+        _resume(run, saved)
+    state = run.state
     reporter, stop = Reporter(run), StopAgreement(run)
 
-    while run.state.epoch < config.epochs:
+    while state.epoch < config.epochs and not state.stopped_early:
         if _train_epoch(run, reporter, stop):
             _save(run, is_best=False)
             return _finish(run, reporter, stopped=True)
-        reporter.report("validate")
-        _validate(run)
-        is_best = _close_epoch(run)
-        _save(run, is_best=is_best)
-        if stop.reached() and run.state.epoch < config.epochs:
+        is_best = _judge_epoch(run, reporter)
+        is_last = state.epoch == config.epochs or state.stopped_early
+        stops = not is_last and stop.reached()
+        if is_last or stops or is_best or state.epoch % config.checkpoint.every_epochs == 0:
+            _save(run, is_best=is_best, score=_score(run))
+        if stops:
             return _finish(run, reporter, stopped=True)
     return _finish(run, reporter, stopped=False)
+
+
+def _begin(run: Run) -> None:
+    """Take the first weights from where the config says, if it does."""
+    config = run.config
+    if config.init is not None:
+        run.say(load_initial_weights(run.model, config.init, classes=list(run.data.classes)))
+        if config.ema is not None:
+            run.average = WeightAverage(run.model, config.ema)
+    prepare_network(run)
+
+
+def _resume(run: Run, saved: dict[str, Any]) -> None:
+    """Go on exactly where a checkpoint was taken."""
+    refuse_another_job(run, saved)
+    restore(run, saved)
+    prepare_network(run)
+    restore_rank(run, saved)
+    run.say(f"resumed at epoch {run.state.epoch + 1}, step {run.state.global_step}")
 
 
 def _train_epoch(run: Run, reporter: Reporter, stop: StopAgreement) -> bool:
@@ -80,45 +97,28 @@ def _train_epoch(run: Run, reporter: Reporter, stop: StopAgreement) -> bool:
 
     A wish to stop during its last step is taken up after the validation.
     """
-    config, state, device = run.config, run.state, run.context.device
-    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-    guard = FiniteGuard(run.model, device)
-    every = config.checkpoint.every_steps
-    run.network.train()
+    state, every = run.state, run.config.checkpoint.every_steps
+    prepare_network(run)
+    guard, log = FiniteGuard(run), StepLog(run, reporter)
     seconds_before, start_s = run.meters.seconds, time.perf_counter()
     for images, labels in _epoch_batches(run):
-        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        run.lr = learning_rate(config, run.steps_per_epoch, state.global_step)
-        set_learning_rate(run.optimizer, run.lr)
-        logits = run.network(images)
-        loss = criterion(logits, labels)
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        guard.check(images, step=state.global_step + 1, lr=run.lr)
-        run.optimizer.step()
-
-        run.meters.update(loss, logits, labels)
-        state.global_step += 1
-        state.step_in_epoch += 1
-        if state.global_step % config.log_every_steps == 0:
-            guard.confirm(run.lr)
-            reporter.loss = _log_step(run, loss)
+        log.note(take_step(run, guard, images, labels))
+        run.meters.seconds = seconds_before + time.perf_counter() - start_s
+        is_last = state.step_in_epoch == run.steps_per_epoch
+        stopped = not is_last and stop.reached()
+        saves = not is_last and every is not None and state.global_step % every == 0
+        if stopped or saves or is_last or (stop.met and log.is_waiting):
+            guard.confirm()
+            log.flush()
         reporter.after_step()
-        if state.step_in_epoch < run.steps_per_epoch:
-            run.meters.seconds = seconds_before + time.perf_counter() - start_s
-            stopped = stop.reached()
-            if stopped or (every and state.global_step % every == 0):
-                guard.confirm(run.lr)
-            if stopped:
-                return True
-            if every and state.global_step % every == 0:
-                _save(run, is_best=False)
-    run.meters.seconds = seconds_before + time.perf_counter() - start_s
-    guard.confirm(run.lr)
+        if stopped:
+            return True
+        if saves:
+            _save(run, is_best=False)
     return False
 
 
-def _epoch_batches(run: Run) -> Any:
+def _epoch_batches(run: Run) -> Iterator[tuple[Tensor, Tensor]]:
     batches = train_batches(
         run.data.train,
         seed=run.config.seed,
@@ -133,75 +133,53 @@ def _epoch_batches(run: Run) -> Any:
     return itertools.islice(batches, run.steps_per_epoch - run.state.step_in_epoch)
 
 
-def _log_step(run: Run, loss: Tensor) -> float:
-    """Log the step's loss and what the pooling shows, as means over ranks; return the loss."""
-    own = {"train/step_loss": loss.detach(), **observe_pooling(run.model)}
-    values = torch.stack([value.double() for value in own.values()]).tolist()  # waits once
-    sums = distributed.all_reduce_sum(values)
-    means = {name: total / run.context.world_size for name, total in zip(own, sums, strict=True)}
-    step = run.state.global_step
-    check_finite_loss(means["train/step_loss"], step=step, lr=run.lr)
-    run.context.log_metrics(step, means, at=step)
-    return means["train/step_loss"]
-
-
-def _validate(run: Run) -> None:
-    """Judge the model as rank 0 has it, each image once over all ranks."""
-    distributed.broadcast_buffers(run.model)
-    result = evaluate(
-        run.model,
-        run.data.val,
-        device=run.context.device,
-        batch_size=run.batch_size,
-        rank=run.context.rank,
-        world_size=run.context.world_size,
-        loader_workers=run.loader_workers,
-    )
-    run.state.val = {
-        "loss": result.loss,
-        "top1": result.top1,
-        "top5": result.top5,
-        "num_images": result.num_images,
-    }
-
-
-def _close_epoch(run: Run) -> bool:
-    """Record the epoch's metrics and begin the next; return whether it was the best so far."""
+def _judge_epoch(run: Run, reporter: Reporter) -> bool:
+    """Validate where it is due, record the epoch and begin the next; return whether it is best."""
     config, state = run.config, run.state
+    epoch = state.epoch + 1
+    judged = is_judged(config, epoch)
+    is_best = False
+    if judged:
+        reporter.report("validate")
+        state.val = validate(run)
+        is_best = note_validation(config, state, epoch)
     loss_sum, correct, count, seconds = distributed.all_reduce_sum(run.meters.values())
     seconds /= run.context.world_size
-    loss = check_finite_loss(loss_sum / count, step=state.global_step, lr=run.lr)
-    val, epoch = state.val, state.epoch + 1
-    is_best = state.best_top1 is None or val["top1"] > state.best_top1
-    if is_best:
-        state.best_top1, state.best_epoch = val["top1"], epoch
+    images_per_s = run.steps_per_epoch * config.global_batch_size / seconds if seconds > 0 else 0.0
     metrics = {
-        "train/loss": loss,
-        "train/top1": 100.0 * correct / count,
-        "val/loss": val["loss"],
-        "val/top1": val["top1"],
-        "val/top5": val["top5"],
+        **(
+            {"train/loss": loss_sum / count, "train/top1": 100.0 * correct / count} if count else {}
+        ),
+        **({f"val/{k}": v for k, v in state.val.items() if k != "num_images"} if judged else {}),
         "optim/lr": run.lr,
-        "perf/images_per_s": count / seconds if seconds > 0 else 0.0,
+        "perf/images_per_s": images_per_s,
         "time/epoch_s": seconds,
         "progress/epoch": float(epoch),
         "progress/samples": float(state.global_step * config.global_batch_size),
     }
+    if config.non_finite.action == "skip" or config.compute.precision == "fp16":
+        metrics["train/skipped_steps"] = float(state.skipped_steps)
+    check_finite_loss(run, metrics.get("train/loss", 0.0), step=state.global_step)
     run.context.log_metrics(epoch, metrics, at=state.global_step)
+    shown = f"  val top-1 {state.val['top1']:.2f} %" if judged else ""
     run.say(
-        f"epoch {epoch}/{config.epochs}  loss {loss:.3f}  val top-1 {val['top1']:.2f} %  "
-        f"{metrics['perf/images_per_s']:.0f} images/s"
+        f"epoch {epoch}/{config.epochs}  loss {metrics.get('train/loss', float('nan')):.3f}{shown}"
+        f"  {images_per_s:.0f} images/s"
     )
     state.epoch, state.step_in_epoch = epoch, 0
     run.meters.reset()
     return is_best
 
 
-def _save(run: Run, *, is_best: bool) -> None:
-    """Save on rank 0; nobody trains on before it is safe."""
+def _score(run: Run) -> float | None:
+    """Return the newest validation's result if it is of the epoch just closed."""
+    return run.state.val["top1"] if is_judged(run.config, run.state.epoch) else None
+
+
+def _save(run: Run, *, is_best: bool, score: float | None = None) -> None:
     snapshot = take_snapshot(run)
-    run.context.save_checkpoint(snapshot, step=run.state.global_step, is_best=is_best)
-    distributed.barrier()
+    step = run.state.global_step
+    run.context.save_checkpoint(snapshot, step=step, is_best=is_best, score=score)
 
 
 def _finish(run: Run, reporter: Reporter, *, stopped: bool) -> TrainResult:
@@ -219,24 +197,32 @@ def _finish(run: Run, reporter: Reporter, *, stopped: bool) -> TrainResult:
         num_val_images=len(run.data.val),
         weights_sha256=digest_weights(run.model),
         skipped_images=len(run.data.skipped),
+        stopped_early=state.stopped_early,
+        skipped_steps=state.skipped_steps,
     )
     run.context.finish(result)
     reporter.report("stopped" if stopped else "finished")
     if stopped:
         run.say(f"stopped in epoch {state.epoch + 1} at step {state.global_step}; it is saved")
     else:
-        run.say(f"finished: best val top-1 {state.best_top1:.2f} % in epoch {state.best_epoch}")
+        early = f"no improvement since epoch {state.improved_epoch}, " * state.stopped_early
+        run.say(
+            f"finished: {early}best val top-1 {state.best_top1:.2f} % in epoch {state.best_epoch}"
+        )
     return result
 
 
 def _describe(run: Run) -> None:
     weights = sum(parameter.numel() for parameter in run.model.parameters())
+    parts = f" in {run.num_parts} parts" if run.num_parts > 1 else ""
     run.say(
         f"training {weights:,} weights on {len(run.data.train):,} images of "
         f"{run.data.num_classes} classes, {run.config.epochs} epochs of {run.steps_per_epoch} "
-        f"steps; {run.context.world_size} worker(s) of {run.batch_size} images, "
+        f"steps; {run.context.world_size} worker(s) of {run.batch_size} images{parts}, "
         f"{run.context.device.type}"
     )
+    if held := run.freezer.describe():
+        run.say(held)
     for setting in run.config.model.settings_without_effect():
         run.say(f"warning: without effect is {setting}")
     if run.data.skipped:

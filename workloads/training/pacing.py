@@ -18,6 +18,9 @@ class StopAgreement:
     Ranks meet every few steps, counted in steps, because clocks differ. At each meeting rank 0
     says how many steps to the next, so that meetings are about half a second apart whatever a step
     takes. Alone there is nobody to meet, and each step looks.
+
+    Attributes:
+        met: Whether the ranks met at the newest look.
     """
 
     def __init__(self, run: Run) -> None:
@@ -25,13 +28,16 @@ class StopAgreement:
         self._alone = run.context.world_size == 1
         self._steps_left = self._stride = 1
         self._met_s = time.perf_counter()
+        self.met = False
 
     def reached(self) -> bool:
         """Whether to stop now, the same on every rank; called once after each step."""
         if self._alone:
+            self.met = True
             return self._context.should_stop()
         self._steps_left -= 1
-        if self._steps_left:
+        self.met = self._steps_left == 0
+        if not self.met:
             return False
         now_s = time.perf_counter()
         step_s = max(now_s - self._met_s, 1e-6) / self._stride

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from workloads.training.observables import find_pooling
 from workloads.training.run import Run
 from workloads.training.state import TrainState
 from workloads.worker import distributed
@@ -18,11 +17,15 @@ _MOST_LINES = 8
 def take_snapshot(run: Run) -> dict[str, Any]:
     """Return all that resume needs; every rank calls it, each contributes its own part."""
     own = {"rng": rng_state(run.context.device), "meters": run.meters.values()}
+    average = {} if run.average is None else {"ema": run.average.state_dict()}
     return {
         "step": run.state.global_step,
         "train": run.state.to_dict(),
         "model": run.model.state_dict(),
+        **average,
         "optimizer": run.optimizer.state_dict(),
+        "groups": _groups(run),
+        "loss_scale": run.loss_scale.state_dict(),
         "ranks": distributed.gather_objects(own),
         "identity": _identity(run),
         "config": run.config.model_dump(mode="json"),
@@ -33,7 +36,10 @@ def take_snapshot(run: Run) -> dict[str, Any]:
 def restore(run: Run, saved: dict[str, Any]) -> None:
     """Put a run where `take_snapshot` found it, except for random numbers (`restore_rank`)."""
     run.model.load_state_dict(saved["model"])
+    if run.average is not None:
+        run.average.load_state_dict(saved["ema"])
     _load_optimizer(run.optimizer, saved["optimizer"])
+    run.loss_scale.load_state_dict(saved.get("loss_scale", {}))
     run.state = TrainState.from_dict(saved["train"])
     for name, now in _surroundings(run).items():
         before = saved["surroundings"].get(name)
@@ -65,16 +71,21 @@ def _identity(run: Run) -> dict[str, Any]:
         "optimizer": run.config.optim.name,
         "input channels": run.data.in_channels,
         "classes": list(run.data.classes),
-        "vector order": _vector_order(run),
+        # Another order of a matrix in a vector fits by shape, not by meaning.
+        "vector order": None if run.pooling is None else run.pooling.vector_order,
         "global batch size": run.config.global_batch_size,
         "steps per epoch": run.steps_per_epoch,
+        "moving average": run.average is not None,
     }
 
 
-def _vector_order(run: Run) -> str | None:
-    """How the pooling puts a matrix into a vector: another order fits by shape, not by meaning."""
-    pooling = find_pooling(run.model)
-    return None if pooling is None else pooling.vector_order
+def _identity_of(saved: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's identity, with what went without saying when it was written."""
+    unsaid = {
+        "vector order": now["vector order"] and "upper_rows",
+        "moving average": "ema" in saved,
+    }
+    return {**unsaid, **saved["identity"]}
 
 
 def _surroundings(run: Run) -> dict[str, Any]:
@@ -99,25 +110,36 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
     optimizer.load_state_dict(saved)
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)
+        for weight in group["params"]:
+            memory = optimizer.state.get(weight, {})
+            for name, value in memory.items():
+                if torch.is_tensor(value) and value.shape == weight.shape:
+                    # The fused kernels go through memory as it lies.
+                    memory[name] = torch.empty_like(weight).copy_(value)
 
 
 def _shapes(weights: dict[str, Any]) -> dict[str, list[int]]:
     return {f"network's {name}": list(tensor.shape) for name, tensor in weights.items()}
 
 
+def _groups(run: Run) -> list[list[str]]:
+    """Return the names of the weights as the optimizer has them."""
+    names = {weight: name for name, weight in run.model.named_parameters()}
+    return [[names[weight] for weight in group["params"]] for group in run.optimizer.param_groups]
+
+
 def refuse_another_job(run: Run, saved: dict[str, Any]) -> None:
     """Raise CheckpointError if it is of another network, optimizer, other classes or steps."""
     now = {**_identity(run), **_shapes(run.model.state_dict())}
-    # Checkpoints that do not name their vector order are from when there was one.
-    order = {"vector order": now["vector order"] and "upper_rows"}
-    before = {**order, **saved["identity"], **_shapes(saved["model"])}
+    before = {**_identity_of(saved, now), **_shapes(saved["model"])}
     differing = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     if differing:
         lines = [f"  {n}: checkpoint {before.get(n)!r}, this job {now.get(n)!r}" for n in differing]
         if len(lines) > _MOST_LINES:
             lines[_MOST_LINES:] = [f"  and {len(lines) - _MOST_LINES} more"]
+        folder = run.context.loaded_from
         raise CheckpointError(
-            "the checkpoint does not fit this job:\n"
+            f"the checkpoint{f' {folder}' if folder else ''} does not fit this job:\n"
             + "\n".join(lines)
             + "\nStart a new job, or bring the data and config back to what they were."
         )
@@ -127,4 +149,9 @@ def refuse_another_job(run: Run, saved: dict[str, Any]) -> None:
         raise CheckpointError(
             "the checkpoint has the network's weights in another order, and the optimizer knows "
             "them by their order.\nStart a new job, or resume with the version that saved it."
+        )
+    if saved.get("groups", [names]) != _groups(run):
+        raise CheckpointError(
+            "the checkpoint's optimizer has the weights in other groups: optim.lr_factors or what "
+            "weight decay acts on differ.\nStart a new job, or bring optim back to what it was."
         )

@@ -7,7 +7,7 @@ find them.
 
 import errno
 import hashlib
-import pickle
+import math
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,6 +18,13 @@ from typing import Any, BinaryIO
 import torch
 
 from workloads import durable
+from workloads.worker.checkpoint_reader import (
+    complete,
+    load_state,
+    manifests,
+    step_of,
+    verified,
+)
 from workloads.worker.failures import (
     CheckpointError,
     FencedError,
@@ -30,13 +37,10 @@ from workloads.worker.manifest import (
     STATE_FILE,
     DamagedError,
     Manifest,
-    read_manifest,
-    verify_state,
 )
 from workloads.worker.ownership import Ownership
 from workloads.worker.paths import JobPaths
 
-_COMPLETE = re.compile(r"step-(\d{10})(\.old)?")
 _UNFINISHED = re.compile(r"step-\d{10}\.(\d+)\.tmp")
 _MIB = 1 << 20
 _LOW_SPACE_CHECKPOINTS = 3
@@ -49,13 +53,19 @@ class CheckpointStore:
     Args:
         paths: The job's files.
         attempt: This attempt's number, the fence.
-        keep: Newest checkpoints kept; the best one is kept besides.
+        keep: Newest checkpoints kept.
+        keep_best: Checkpoints with the best validation results kept besides.
+
+    Attributes:
+        loaded_from: The folder of the state that `load_latest` returned.
     """
 
-    def __init__(self, paths: JobPaths, attempt: int, keep: int) -> None:
+    def __init__(self, paths: JobPaths, attempt: int, keep: int, keep_best: int = 1) -> None:
         self.paths = paths
         self.attempt = attempt
         self.keep = keep
+        self.keep_best = keep_best
+        self.loaded_from: Path | None = None
         self.ownership = Ownership(paths, attempt)
         self._proved_plain = False
 
@@ -70,13 +80,16 @@ class CheckpointStore:
         self._quietly(self._remove_unfinished)
         self._quietly(self._remove_torn_files)
 
-    def save(self, state: Mapping[str, Any], *, step: int, is_best: bool) -> None:
+    def save(
+        self, state: Mapping[str, Any], *, step: int, is_best: bool, score: float | None = None
+    ) -> None:
         """Commit a state under its step; older checkpoints stay until it is verified.
 
         Args:
             state: Tensors, numbers, texts, lists and dicts only: it is read back as data.
             step: The global optimizer step.
             is_best: Whether it has the best validation result so far.
+            score: Its validation result, the higher the better; what ranks the best ones kept.
 
         Raises:
             FencedError: A newer attempt owns the job; nothing was committed.
@@ -86,7 +99,7 @@ class CheckpointStore:
         unfinished = self.paths.checkpoints / f"step-{step:010d}.{self.attempt}.tmp"
         self.ownership.check()  # spares the disk; the look that counts is at the commit
         try:
-            manifest = self._write(unfinished, state, step, is_best)
+            manifest = self._write(unfinished, state, step, is_best, score)
             self._prove_plain(unfinished)
             with self.ownership.commit():
                 self._commit(unfinished, self._folder(step))
@@ -108,14 +121,15 @@ class CheckpointStore:
             CheckpointError: The newest one was written by a newer gcpctl, or all are damaged.
             OSError: The storage failed; nothing is known of the checkpoint, and it stays.
         """
-        for folder in self._complete():
+        for folder in complete(self.paths.checkpoints):
             try:
-                manifest = self._verified(folder)
-                state = _load(folder)
+                manifest = verified(folder)
+                state = load_state(folder)
             except DamagedError as damage:
                 self._set_aside(folder, damage)
                 continue
             self._quietly(partial(self._point_to_best, manifest))
+            self.loaded_from = folder
             return state
         damaged = sorted(self.paths.checkpoints.glob("step-*.bad-*"))
         if damaged:
@@ -126,27 +140,18 @@ class CheckpointStore:
             )
         return None
 
-    def load_best(self) -> dict[str, Any] | None:
-        """Return the state with the best validation result, verified; None if there is none."""
-        best = read_json(self.paths.best)
-        if best is None:
-            return None
-        step, damages = int(best["step"]), []
-        # A crash while it was replaced leaves the one it should replace, as `.old`.
-        for folder in [folder for folder in self._complete() if _step(folder) == step]:
-            try:
-                self._verified(folder)
-                return _load(folder)
-            except DamagedError as damage:
-                damages.append(f"{folder.name}: {damage}")
-        reasons = "; ".join(damages) or "it is missing"
-        raise CheckpointError(f"the best checkpoint, of step {step}, cannot be used: {reasons}")
-
     def steps(self) -> list[int]:
         """Return the steps that have a complete checkpoint, ascending; nothing is verified."""
-        return sorted({_step(folder) for folder in self._complete()})
+        return sorted({step_of(folder) for folder in complete(self.paths.checkpoints)})
 
-    def _write(self, folder: Path, state: Mapping[str, Any], step: int, is_best: bool) -> Manifest:
+    def _write(
+        self,
+        folder: Path,
+        state: Mapping[str, Any],
+        step: int,
+        is_best: bool,
+        score: float | None,
+    ) -> Manifest:
         durable.remove_tree(folder)
         durable.make_folder(folder)
         with (folder / STATE_FILE).open("wb") as handle:
@@ -163,6 +168,7 @@ class CheckpointStore:
             is_best=is_best,
             state_bytes=writer.size,
             state_sha256=writer.digest.hexdigest(),
+            score=float(score) if score is not None and math.isfinite(score) else None,
         )
         with (folder / MANIFEST_FILE).open("wb") as handle:
             durable.write(handle, manifest.to_json())
@@ -174,7 +180,7 @@ class CheckpointStore:
         """Read the first save back: better to fail now than at a resume in a week."""
         if not self._proved_plain:
             try:
-                _load(folder)
+                load_state(folder, mapped=True)
             except DamagedError as error:
                 raise CheckpointError(f"the state cannot be saved: {error}") from error
             self._proved_plain = True
@@ -188,37 +194,40 @@ class CheckpointStore:
         durable.move(unfinished, folder)
         durable.sync_folder(folder.parent)
 
-    def _tidy(self, manifest: Manifest) -> None:
-        self._verified(self._folder(manifest.step))
+    def _tidy(self, newest: Manifest) -> None:
+        verified(self._folder(newest.step))
         with self.ownership.commit():  # what a newer attempt saved or loads is not ours to remove
-            self._point_to_best(manifest)
-            best = read_json(self.paths.best) or {}
-            spared = set(self.steps()[-self.keep :]) | {best.get("step"), manifest.step}
-            for folder in self._complete():
-                replaced = folder.suffix == ".old" and self._folder(_step(folder)).exists()
-                if replaced or _step(folder) not in spared:
+            self._point_to_best(newest)
+            spared = {*self.steps()[-self.keep :], *self._best_steps(), newest.step}
+            for folder in complete(self.paths.checkpoints):
+                replaced = folder.suffix == ".old" and self._folder(step_of(folder)).exists()
+                if replaced or step_of(folder) not in spared:
                     durable.remove_tree(folder)
             self._remove_unfinished()
         free = shutil.disk_usage(self.paths.checkpoints).free
-        if free < _LOW_SPACE_CHECKPOINTS * manifest.state_bytes:
+        if free < _LOW_SPACE_CHECKPOINTS * newest.state_bytes:
             say(f"warning: {free // _MIB} MiB left for checkpoints in {self.paths.checkpoints}")
+
+    def _best_steps(self) -> list[int]:
+        """Return the steps kept for their validation results: the best first, of equal ones the
+        earlier; the one that the pointer names leads in any case."""
+        pointed = (read_json(self.paths.best) or {}).get("step")
+        ranked = sorted(
+            (-manifest.score, manifest.step)
+            for manifest in manifests(self.paths.checkpoints)
+            if manifest.score is not None and manifest.step != pointed
+        )
+        steps = [] if pointed is None else [pointed]
+        return [*steps, *(step for _, step in ranked)][: self.keep_best]
 
     def _point_to_best(self, newest: Manifest) -> None:
         """Make the pointer agree with the newest manifest that says it is the best."""
         best = newest.step if newest.is_best else None
         if best is None:
-            best = max((m.step for m in self._manifests() if m.is_best), default=None)
+            said = (m.step for m in manifests(self.paths.checkpoints) if m.is_best)
+            best = max(said, default=None)
         if best is not None and (read_json(self.paths.best) or {}).get("step") != best:
             durable.write_json(self.paths.best, {"step": best})
-
-    def _manifests(self) -> list[Manifest]:
-        manifests = []
-        for folder in self._complete():
-            try:
-                manifests.append(read_manifest(folder))
-            except (DamagedError, CheckpointError):
-                continue
-        return manifests
 
     def _remove_unfinished(self) -> None:
         for folder in self.paths.checkpoints.iterdir():
@@ -231,25 +240,11 @@ class CheckpointStore:
             for path in folder.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
 
-    def _verified(self, folder: Path) -> Manifest:
-        manifest = read_manifest(folder)
-        if manifest.step != _step(folder):
-            raise DamagedError(f"{MANIFEST_FILE} is of step {manifest.step}")
-        verify_state(folder, manifest)
-        return manifest
-
     def _set_aside(self, folder: Path, damage: DamagedError) -> None:
         number = sum(1 for _ in self.paths.checkpoints.glob(f"{folder.name}.bad-*")) + 1
         aside = folder.with_name(f"{folder.name}.bad-{self.attempt}-{number}")
         durable.move(folder, aside)
         say(f"warning: checkpoint {folder.name} is damaged ({damage}); set aside as {aside.name}")
-
-    def _complete(self) -> list[Path]:
-        """Return complete checkpoints, the newest first; a replaced one after its successor."""
-        if not self.paths.checkpoints.is_dir():
-            return []
-        found = [f for f in self.paths.checkpoints.iterdir() if _COMPLETE.fullmatch(f.name)]
-        return sorted(found, key=lambda f: (_step(f), f.suffix != ".old"), reverse=True)
 
     def _folder(self, step: int) -> Path:
         return self.paths.checkpoints / f"step-{step:010d}"
@@ -308,36 +303,6 @@ class _HashingWriter:
 
     def flush(self) -> None:
         """torch flushes when it is done; the bytes go out with the sync."""
-
-
-def _load(folder: Path) -> dict[str, Any]:
-    """Read a state whose digest is right.
-
-    Raises:
-        DamagedError: It was saved this way: by foreign hands or a broken program.
-        OSError: The storage failed. This and a lack of memory say nothing about the checkpoint.
-    """
-    try:
-        # Opened here: torch's own reader hides the operating system's reason.
-        with (folder / STATE_FILE).open("rb") as handle:
-            state = torch.load(handle, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DamagedError(f"{STATE_FILE} is missing") from None
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise DamagedError(f"{STATE_FILE} does not load as plain data: {error}") from error
-    except RuntimeError as error:
-        if "alloc" in str(error):  # how torch says that memory ran out
-            raise
-        raise DamagedError(f"{STATE_FILE} is no archive of torch: {error}") from error
-    if not isinstance(state, dict):
-        raise DamagedError(f"{STATE_FILE} holds no state")
-    return state
-
-
-def _step(folder: Path) -> int:
-    match = _COMPLETE.fullmatch(folder.name)
-    assert match is not None
-    return int(match[1])
 
 
 def _num_bytes(value: Any) -> int:

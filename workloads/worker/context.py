@@ -4,6 +4,7 @@ import copy
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +24,8 @@ class WorkerContext(Protocol):
         local_rank: This worker's number on its machine.
         attempt: Which try of the job this is, from 1.
         device: Where to compute.
+        loaded_from: The folder that `load_checkpoint` found its state in; None on other ranks than
+            0, and where there are no folders.
     """
 
     rank: int
@@ -30,6 +33,7 @@ class WorkerContext(Protocol):
     local_rank: int
     attempt: int
     device: torch.device
+    loaded_from: Path | None
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """Return the newest good state, the same on every rank; called once, before any metric."""
@@ -43,8 +47,15 @@ class WorkerContext(Protocol):
     def should_stop(self) -> bool:
         """Whether somebody asked to stop, as rank 0 sees it; cheap enough for every step."""
 
-    def save_checkpoint(self, state: dict[str, Any], *, step: int, is_best: bool) -> None:
-        """Make a state and all metrics up to it safe before it returns."""
+    def save_checkpoint(
+        self, state: dict[str, Any], *, step: int, is_best: bool, score: float | None = None
+    ) -> None:
+        """Take a state and all metrics up to it, to make them safe before the next save or the end.
+
+        The state may change once this returns. `score` is its validation result, the higher the
+        better; the best ones are kept longer. Where the state is written beside the training, what
+        goes wrong is raised by the next call of this method, `should_stop` or `finish`.
+        """
 
     def finish(self, result: TrainResult) -> None:
         """Record what the training came to."""
@@ -74,6 +85,7 @@ class MemoryContext:
     progress: list[Progress] = field(default_factory=list)
     checkpoints: list[tuple[int, dict[str, Any], bool]] = field(default_factory=list)
     result: TrainResult | None = None
+    loaded_from: Path | None = None
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """Return a copy of the newest state."""
@@ -91,7 +103,9 @@ class MemoryContext:
         """Ask `stop_when`."""
         return self.stop_when()
 
-    def save_checkpoint(self, state: dict[str, Any], *, step: int, is_best: bool) -> None:
+    def save_checkpoint(
+        self, state: dict[str, Any], *, step: int, is_best: bool, score: float | None = None
+    ) -> None:
         """Keep a copy that shares nothing with the running training."""
         buffer = io.BytesIO()
         torch.save(state, buffer)

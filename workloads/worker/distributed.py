@@ -116,11 +116,11 @@ def patient_gather(timeout_s: int = PATIENCE_S) -> Iterator[Callable[[Any], list
         dist.destroy_process_group(group)
 
 
-def all_reduce_counts(counts: Tensor) -> Tensor:
-    """Return whole numbers on the CPU, summed over all ranks."""
+def all_reduce_tensor(values: Tensor) -> Tensor:
+    """Return a tensor on the CPU, summed over all ranks; each passes one of the same shape."""
     if not is_active():
-        return counts
-    total = counts.to(_device(), copy=True)
+        return values
+    total = values.to(_device(), copy=True)
     dist.all_reduce(total)
     return total.cpu()
 

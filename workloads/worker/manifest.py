@@ -13,8 +13,6 @@ STATE_FILE = "state.pt"
 FORMAT = "gcpctl-checkpoint"
 VERSION = 1
 
-_CHUNK_BYTES = 1 << 20
-
 
 class DamagedError(Exception):
     """A checkpoint that is not what was written."""
@@ -22,13 +20,19 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one checkpoint holds."""
+    """What one checkpoint holds.
+
+    Attributes:
+        is_best: Whether it had the best validation result when it was saved.
+        score: Its validation result, the higher the better; None without one.
+    """
 
     step: int
     attempt: int
     is_best: bool
     state_bytes: int
     state_sha256: str
+    score: float | None = None
 
     def to_json(self) -> bytes:
         """Return the manifest's file; it carries a digest of itself."""
@@ -38,6 +42,7 @@ class Manifest:
             "step": self.step,
             "attempt": self.attempt,
             "is_best": self.is_best,
+            "score": self.score,
             "files": {STATE_FILE: {"bytes": self.state_bytes, "sha256": self.state_sha256}},
         }
         return json.dumps({**body, "manifest_sha256": _digest(body)}, indent=1).encode() + b"\n"
@@ -71,6 +76,7 @@ def read_manifest(folder: Path) -> Manifest:
         is_best=body["is_best"],
         state_bytes=state["bytes"],
         state_sha256=state["sha256"],
+        score=body.get("score"),  # manifests of before it was noted stay readable
     )
 
 
@@ -81,14 +87,12 @@ def verify_state(folder: Path, manifest: Manifest) -> None:
         DamagedError: It is missing or differs.
     """
     path = folder / STATE_FILE
-    digest = hashlib.sha256()
     try:
         size = path.stat().st_size
         if size != manifest.state_bytes:
             raise DamagedError(f"{STATE_FILE} has {size} bytes of {manifest.state_bytes}")
         with path.open("rb") as handle:
-            while chunk := handle.read(_CHUNK_BYTES):
-                digest.update(chunk)
+            digest = hashlib.file_digest(handle, "sha256")
     except FileNotFoundError:
         raise DamagedError(f"{STATE_FILE} is missing") from None
     if digest.hexdigest() != manifest.state_sha256:

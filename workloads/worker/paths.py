@@ -64,6 +64,11 @@ class JobPaths:
         """What the training came to; written once at its end."""
         return self.root / "result.json"
 
+    @property
+    def evaluation(self) -> Path:
+        """The folder of what an evaluation writes."""
+        return self.root / "evaluation"
+
     def failure(self, attempt: int) -> Path:
         """Why an attempt failed."""
         return self.root / f"failure-{attempt}.json"

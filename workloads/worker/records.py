@@ -38,6 +38,8 @@ class TrainResult:
         stopped: The training left early because it was asked to; it can be resumed.
         weights_sha256: Digest of names, types, shapes and bytes of the final weights.
         skipped_images: Bad images that were left out of the data.
+        stopped_early: Early stopping ended it before its last epoch; it is finished.
+        skipped_steps: Optimizer steps whose update was left out.
     """
 
     epochs: int
@@ -51,3 +53,5 @@ class TrainResult:
     num_val_images: int
     weights_sha256: str
     skipped_images: int
+    stopped_early: bool = False
+    skipped_steps: int = 0

@@ -32,18 +32,20 @@ class SpoolRow:
 
 
 class SpoolWriter:
-    """Appends rows and marks; rows stay in memory until `sync`.
+    """Appends rows and marks; rows stay in memory until they are taken for a checkpoint.
 
-    The order around a checkpoint is `sync`, save the checkpoint, `commit`. So every row up to a
-    checkpoint is on the device before it, and a crash at any point leaves rows that `open` can
-    sort into kept and cut by their `at`.
+    The order around a checkpoint is `take`, `sync`, save the checkpoint, `commit`. So every row up
+    to a checkpoint is on the device before it, and a crash at any point leaves rows that `open` can
+    sort into kept and cut by their `at`. `append` and `take` belong to the training, `sync` and
+    `commit` to whoever writes the checkpoint, which may be another thread: rows appended after
+    `take` stay in memory, so that nothing lies between a checkpoint's rows and its mark.
     """
 
     def __init__(self, path: Path, committed: int) -> None:
         # Held open: after a newer attempt replaced the file, our lines go where nobody reads.
         self._handle = path.open("ab", buffering=0)
-        self._committed = committed
-        self._lines: list[bytes] = []
+        self._committed = self._taken = committed
+        self._lines: list[tuple[int, bytes]] = []
 
     @classmethod
     def open(cls, path: Path, resume_at: int) -> "SpoolWriter":
@@ -66,21 +68,26 @@ class SpoolWriter:
 
     def append(self, row: SpoolRow) -> None:
         """Take up a row, unless a fallback to an older checkpoint made it a second time."""
-        if row.at <= self._committed:
+        if row.at <= self._taken:
             return
         metrics = {key: _encode(value) for key, value in row.metrics.items()}
         line = {"step": row.step, "at": row.at, "time_ms": row.time_ms, "metrics": metrics}
-        self._lines.append(json.dumps(line).encode() + b"\n")
+        self._lines.append((row.at, json.dumps(line).encode() + b"\n"))
 
-    def sync(self) -> None:
-        """Bring all rows to the device; call it before the checkpoint is committed."""
-        if self._lines:
-            self._write(b"".join(self._lines))
-            self._lines.clear()
+    def take(self, until: int) -> bytes:
+        """Return the rows of a checkpoint of step `until`; later ones wait for the next."""
+        ready = b"".join(line for at, line in self._lines if at <= until)
+        self._lines = [(at, line) for at, line in self._lines if at > until]
+        self._taken = max(self._taken, until)
+        return ready
+
+    def sync(self, rows: bytes) -> None:
+        """Bring rows to the device; call it before their checkpoint is committed."""
+        if rows:
+            self._write(rows)
 
     def commit(self, at: int) -> None:
         """Release the rows to tracking; call it after the checkpoint of step `at` is committed."""
-        assert not self._lines, "rows must be synced before their checkpoint is committed"
         if at > self._committed:
             self._write(_mark(at))
             self._committed = at

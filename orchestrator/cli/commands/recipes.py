@@ -1,52 +1,116 @@
 """`gcpctl recipes`: what can be submitted."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from orchestrator.cli.options import complete_recipes, output_option
 from orchestrator.cli.output import answer, answer_json, table, talk
-from orchestrator.jobs.plan import Plan, Request, plan_train
-from orchestrator.jobs.recipes import recipe_files
-from workloads.config.document import dump_document
+from orchestrator.jobs.recipes import KINDS, load_recipe, recipe_files
+from workloads.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from orchestrator.jobs.plan import Plan
 
 
 @click.group(no_args_is_help=True)
 def recipes() -> None:
-    """List, show and check recipes."""
+    """List, show, plot and check recipes."""
 
 
 @recipes.command("list")
+@click.argument("words", nargs=-1)
+@click.option("--kind", type=click.Choice(KINDS), help="Only recipes for this kind of job.")
 @output_option
-def list_(output: str) -> None:
-    """List the recipes that come with gcpctl."""
-    from orchestrator.jobs.recipes import load_recipe
+def list_(words: tuple[str, ...], kind: str | None, output: str) -> None:
+    """List the recipes that come with gcpctl; those with all WORDS in name or data.
 
-    found = [
-        {
-            "name": name,
-            "kind": kind,
-            "description": str(load_recipe(name, kind).document.get("description", "")).strip(),
-        }
-        for name, (kind, _) in recipe_files().items()
-    ]
+    TOP-1 is the published result that a recipe reproduces, in percent.
+
+    \b
+      gcpctl recipes list imagenet_resnet50
+      gcpctl recipes list cub200 isqrt
+    """
+    found = [_summary(name, kind) for name, (kind, _) in recipe_files(kind).items()]
+    found = [r for r in found if all(word in f"{r['name']} {r['data']}" for word in words)]
     if output == "json":
         answer_json(found)
         return
-    rows = [(r["name"], r["kind"], r["description"].split("\n")[0]) for r in found]
-    answer(table(("RECIPE", "KIND", "DESCRIPTION"), rows))
+    if not found:
+        talk(f"no recipe has {' and '.join(words)} in its name or data")
+        return
+    rows = [
+        (r["name"], r["data"], _percent(r["published"].get("top1")), r["description"])
+        for r in found
+    ]
+    answer(table(("RECIPE", "DATA", "TOP-1", "DESCRIPTION"), rows))
 
 
 @recipes.command(no_args_is_help=True)
 @click.argument("recipe", shell_complete=complete_recipes)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--resolved", is_flag=True, help="Every key, defaults included, and who said its value."
+)
 @output_option
-def show(recipe: str, overrides: tuple[str, ...], output: str) -> None:
-    """Print the full config of RECIPE, defaults and overrides included."""
-    plan = plan_train(recipe, overrides, Request())
+def show(recipe: str, overrides: tuple[str, ...], resolved: bool, output: str) -> None:
+    """Print the file of RECIPE and name what it builds on; or its full config.
+
+    With --resolved, with KEY=VALUE or as JSON it is the full config: every key with its value.
+
+    \b
+      gcpctl recipes show imagenet_resnet50_isqrt_lrfast
+      gcpctl recipes show imagenet_resnet50_isqrt_lrfast --resolved
+    """
+    if not (resolved or overrides or output == "json"):
+        _show_file(recipe)
+        return
+    plan = _plan(recipe, overrides)
     if output == "json":
         answer_json(plan.spec.model_dump(mode="json"))
         return
-    answer(f"# {plan.recipe.path}")
-    answer(dump_document(_as_recipe(plan)).rstrip())
+    from orchestrator.results.recipe_page import resolved_page
+
+    answer(resolved_page(plan))
+
+
+@recipes.command(no_args_is_help=True)
+@click.argument("names", nargs=-1, metavar="RECIPE... [KEY=VALUE]...", required=True,
+                shell_complete=complete_recipes)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Picture file; RECIPE.png."
+)
+@click.option(
+    "--steps-per-epoch",
+    type=click.IntRange(1),
+    help="Of rates that change with each step; else as the recipe says, or 100.",
+)
+def plot(names: tuple[str, ...], out: Path | None, steps_per_epoch: int | None) -> None:
+    """Draw the learning rate of each RECIPE over its epochs.
+
+    Several recipes are drawn into one picture; KEY=VALUE changes all of them.
+
+    \b
+      gcpctl recipes plot imagenet_resnet50_isqrt_lrfast
+      gcpctl recipes plot digits_resnet_isqrt schedule=linear epochs=40 --out linear.png
+    """
+    chosen = [name for name in names if "=" not in name]
+    overrides = tuple(name for name in names if "=" in name)
+    if not chosen:
+        raise click.UsageError("name at least one recipe; see: gcpctl recipes list")
+    from orchestrator.results.schedule_plot import curve_of, draw_schedules
+
+    curves = [curve_of(name, _plan(name, overrides).config, steps_per_epoch) for name in chosen]
+    path = out or Path(f"{chosen[0]}.png" if len(chosen) == 1 else "schedules.png")
+    try:
+        draw_schedules(curves, path)
+    except (OSError, ValueError) as error:  # no such folder; an ending of no kind of picture
+        raise click.BadParameter(f"cannot write {path}: {error}", param_hint="--out") from None
+    header = ("RECIPE", "EPOCHS", "FIRST", "PEAK", "LAST", "LEARNING RATE")
+    answer(table(header, [curve.row() for curve in curves]))
+    talk(f"drawn with {', '.join(sorted({str(c.steps_per_epoch) for c in curves}))} steps an epoch")
+    answer(str(path))
 
 
 @recipes.command(no_args_is_help=True)
@@ -54,16 +118,45 @@ def show(recipe: str, overrides: tuple[str, ...], output: str) -> None:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def check(recipe: str, overrides: tuple[str, ...]) -> None:
     """Check RECIPE, a name or a YAML file, without submitting it."""
-    plan = plan_train(recipe, overrides, Request())
+    plan = _plan(recipe, overrides)
     talk(f"{plan.recipe.path} is in order: {plan.spec.resources.describe()}")
+    from orchestrator.results.recipe_page import to_be_given
+
+    if asked := to_be_given(plan):
+        talk(f"to be given when it is submitted: {' '.join(f'{key}=...' for key in asked)}")
 
 
-def _as_recipe(plan: Plan) -> dict[str, object]:
-    spec = plan.spec
-    job = spec.resources.model_dump() | {
-        "priority": spec.priority,
-        "max_retries": spec.max_retries,
-        "time_limit_s": spec.time_limit_s,
+def _plan(recipe: str, overrides: tuple[str, ...]) -> "Plan":
+    from orchestrator.jobs.plan import Request, plan_train
+
+    return plan_train(recipe, overrides, Request(folder=Path.cwd(), to_be_given=True))
+
+
+def _show_file(name: str) -> None:
+    recipe = load_recipe(name, "train")
+    answer(f"# {recipe.path}")
+    for layer in recipe.layers[1:]:
+        answer(f"# builds on {layer.name}: {layer.path}")
+    answer(recipe.path.read_text(encoding="utf-8-sig").rstrip())
+
+
+def _summary(name: str, kind: str) -> dict[str, Any]:
+    try:
+        heading = load_recipe(name, kind).heading
+    except ConfigError as error:  # one bad file must not hide the others
+        heading = {"description": f"cannot be read: {error.problems[0]}"}
+    data = heading.get("data", "digits")
+    published = heading.get("published")
+    return {
+        "name": name,
+        "kind": kind,
+        "data": data if isinstance(data, str) else str(data.get("name", "digits")),
+        "network": heading.get("network"),
+        "study": heading.get("study", "default"),
+        "published": published if isinstance(published, dict) else {},
+        "description": str(heading.get("description", "")).strip().split("\n")[0],
     }
-    heading = {"description": spec.description, "study": spec.study, "job": job}
-    return heading | spec.config
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

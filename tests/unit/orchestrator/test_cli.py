@@ -1,6 +1,7 @@
 """The command line without a cluster: arguments, exit codes, texts."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -41,6 +42,15 @@ def gcpctl(*args: str) -> subprocess.CompletedProcess[str]:
         (["submit", "train", "digits_resnet_isqrt", "--name", "Bad Name"], 2, "lower-case"),
         (["submit", "train", "digits_resnet_isqrt", "--workers", "512",
           "global_batch_size=512"], 7, "would never start"),
+        (["submit", "train", "digits_resnet_isqrt", "--workers", "8:2"], 2, "so 2:8"),
+        (["submit", "train", "digits_resnet_isqrt", "--workers", "5:7"], 2, "4 or 8 would"),
+        (["submit", "train", "digits_resnet_isqrt", "init.weights=/no.pth"], 2, "no file /no.pth"),
+        (["submit", "train", "digits_resnet_isqrt", "init.weights=some-job"], 3, "no cluster"),
+        (["submit", "train", "digits_resnet_isqrt", "data=cifar10", "data.path=/no/such"], 2,
+         "/no/such"),
+        (["submit", "train", "imagenet_resnet"], 5, "what recipes build on"),
+        (["recipes", "plot", "epochs=3"], 2, "at least one recipe"),
+        (["recipes", "plot", "digits_resnet_isqrt", "--out", "/no/such/x.png"], 2, "cannot write"),
         (["submit", "train", "folder_resnet18_isqrt"], 2, "data.path"),
         (["submit", "train", "folder_resnet18_isqrt", "data.path=/no/such"], 2, "/no/such"),
         (["status"], 3, "no cluster here yet"),
@@ -70,6 +80,37 @@ def test_lists_have_json(home):
     assert json.loads(gcpctl("version", "-o", "json").stdout)["gcpctl"]
     findings = json.loads(gcpctl("doctor", "-o", "json").stdout)
     assert {"subject", "verdict", "message", "remedy"} == set(findings[0])
+
+
+def test_recipes_are_found_by_words_of_name_and_data(home):
+    found = json.loads(gcpctl("recipes", "list", "cub200", "isqrt", "-o", "json").stdout)
+    assert found
+    assert all(r["data"] == "cub200" and "isqrt" in r["name"] for r in found)
+    assert any(r["published"].get("top1") for r in found)
+    assert "no recipe has nothing" in gcpctl("recipes", "list", "nothing").stderr
+
+
+def test_a_recipe_is_shown_as_written_or_in_full(home):
+    name = "imagenet_resnet50_isqrt_lrfast"
+    written = gcpctl("recipes", "show", name).stdout
+    assert "# builds on imagenet_resnet_lrfast: " in written
+    assert "extends: imagenet_resnet_lrfast" in written
+    assert "seed:" not in written
+    full = gcpctl("recipes", "show", name, "--resolved", "epochs=7").stdout
+    assert re.search(r"^epochs: 7 +# command line$", full, re.MULTILINE)
+    assert re.search(r"^  path: /to/be/given +# to be given$", full, re.MULTILINE)
+    assert "\nseed: 0\n" in full
+    spec = json.loads(gcpctl("recipes", "show", name, "-o", "json").stdout)
+    assert (spec["config"]["epochs"], spec["published"]["model"]) == (30, "ResNet-50")
+
+
+def test_a_plot_is_written_and_named(home):
+    out = home / "lr.png"
+    answer = gcpctl("recipes", "plot", "digits_resnet_isqrt", "digits_resnet_gap", "epochs=7",
+                    "--out", str(out))  # fmt: skip
+    assert answer.stdout.splitlines()[-1] == str(out)
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert len(re.findall(r"^digits_resnet_\w+ +7 ", answer.stdout, re.MULTILINE)) == 2
 
 
 def test_an_unknown_profile_lists_those_there_are(home, monkeypatch):

@@ -7,11 +7,12 @@ import time
 
 import pytest
 
+from orchestrator.drivers.group import read_record
 from orchestrator.drivers.outcome import Outcome
 from orchestrator.drivers.tracking import Backoff, LogTail, Tracker, patiently
-from orchestrator.drivers.train import _record
+from orchestrator.drivers.train import with_initial_weights
 from orchestrator.drivers.worker import WorkerError
-from orchestrator.jobs.errors import ApiError, AuthError, UnreachableError
+from orchestrator.jobs.errors import ApiError, AuthError, NotFoundError, UnreachableError
 from orchestrator.jobs.job import Job, outcome_tag
 from orchestrator.jobs.states import State
 from workloads.worker.paths import JobPaths
@@ -57,7 +58,7 @@ def write_epochs(paths: JobPaths, first: int, last: int) -> None:
     spool = SpoolWriter.open(paths.spool, resume_at=first - 1)
     for step in range(first, last + 1):
         spool.append(make_row(step, step, {"loss": 1.0 / step}))
-        spool.sync()
+        spool.sync(spool.take(step))
         spool.commit(step)
     spool.close()
 
@@ -168,5 +169,24 @@ def test_an_outcome_fits_into_a_tag_whatever_its_language():
 
 def test_a_workers_record_comes_back_through_ray():
     record = {"class": "storage", "rank": 1, "type": "X", "message": "m", "traceback": "t"}
-    assert _record(WorkerError(json.dumps(record))) == record
-    assert _record(RuntimeError("killed")) is None
+    assert read_record(WorkerError(json.dumps(record))) == record
+    assert read_record(RuntimeError("killed")) is None
+
+
+def test_initial_weights_are_found_when_the_first_attempt_starts(tmp_path):
+    paths = JobPaths(tmp_path / "second")
+    first = JobPaths(tmp_path / "first")
+    pending = f"{first.root}:last"
+    config = {"seed": 0, "init": {"weights": pending, "classifier": "keep"}}
+    with pytest.raises(NotFoundError, match="first has no checkpoint"):
+        with_initial_weights(None, config, paths)
+    saved = first.checkpoints / "step-0000000044"
+    saved.mkdir(parents=True)
+    found = with_initial_weights(None, config, paths)
+    assert found == {"seed": 0, "init": {"weights": str(saved), "classifier": "keep"}}
+    assert config["init"]["weights"] == pending
+    # What resumes needs none, and those may be gone by then.
+    (paths.checkpoints / "step-0000000001").mkdir(parents=True)
+    saved.rmdir()
+    assert with_initial_weights(None, config, paths) == config
+    assert with_initial_weights(None, {"init": None}, paths) == {"init": None}

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from orchestrator.jobs import ids
 from orchestrator.jobs.job import Job, queue_key
 from orchestrator.jobs.logs import mark, of_rank
+from orchestrator.jobs.spec import Resources
 from orchestrator.jobs.states import FINAL, State, may_become
+from tests.fakes import FakeStore, make_spec
 
 
 @given(st.text(max_size=80))
@@ -71,3 +73,20 @@ def test_job_reads_what_mlflow_sends():
     assert (job.job_id, job.state, job.attempt, job.end_ms) == ("a", State.RUNNING, 0, None)
     assert job.metrics["val/top1"] != job.metrics["val/top1"]
     assert (job.stop_requested, job.progress, job.result, job.outcome(1)) == (False, {}, {}, {})
+
+
+def test_resources_say_their_range_and_give_exact_gangs():
+    elastic = Resources(min_workers=2, num_workers=8, cpus_per_worker=4, gpus_per_worker=1)
+    assert elastic.describe() == "2 to 8 workers x (4 CPU + 1 GPU)"
+    gang = elastic.with_workers(4)
+    assert gang == Resources(num_workers=4, cpus_per_worker=4, gpus_per_worker=1)
+    assert (gang.total_cpus, gang.total_gpus, gang.least_workers) == (16, 4, 4)
+    assert Resources(min_workers=2, num_workers=2).describe() == "2 workers x 1 CPU"
+
+
+def test_a_job_of_an_older_release_has_the_workers_it_asked_for():
+    store = FakeStore()
+    run = store.add(make_spec("a", num_workers=3))
+    job = store.get(run)
+    assert (job.num_workers, job.gang, job.attempt_launch_ms) == (3, Resources(num_workers=3), 0)
+    assert not job.is_resizing

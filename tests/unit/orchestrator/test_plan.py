@@ -128,3 +128,87 @@ def test_a_relative_data_folder_is_made_absolute_where_the_cluster_is_here(tmp_p
 def test_studies_that_mlflow_would_refuse(study):
     with pytest.raises(ConfigError, match="study"):
         plan_train(RECIPE, [f"study={study}"], Request())
+
+
+# --- elastic worker counts -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("workers", "ends", "counts"),
+    [
+        (4, (4, 4), ()),
+        ((2, 8), (2, 8), (2, 4, 8)),
+        ((3, 9), (4, 8), (4, 8)),
+        ((3, 3 + 2), (4, 4), (4,)),
+        ((2, 2), (2, 2), ()),
+    ],
+)
+def test_only_counts_that_share_the_batch_are_asked_for(workers, ends, counts):
+    spec = plan_train(RECIPE, [], Request(workers=workers)).spec
+    assert (spec.resources.least_workers, spec.resources.num_workers) == ends
+    assert spec.worker_counts == counts
+    assert spec.config["global_batch_size"] == 64
+
+
+def test_the_config_does_not_depend_on_the_workers():
+    plans = [plan_train(RECIPE, [], Request(workers=w)) for w in (1, 4, (2, 8))]
+    assert len({plan.config_sha256 for plan in plans}) == 1
+
+
+def test_a_recipe_may_ask_for_workers_and_an_option_replaces_it():
+    keys = ["job.num_workers=8", "job.min_workers=2"]
+    assert plan_train(RECIPE, keys, Request()).spec.worker_counts == (2, 4, 8)
+    spec = plan_train(RECIPE, keys, Request(workers=4)).spec
+    assert (spec.resources.num_workers, spec.resources.min_workers) == (4, None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["job.min_workers=9", "job.num_workers=2"],
+            "min_workers (9) is more than num_work",
+        ),
+        (["job.min_workers=5", "job.num_workers=7"], "4 or 8 would"),
+        (
+            ["mix={}", "job.num_workers=64"],
+            "pairs of images, and 64 workers have 1 each",
+        ),
+        (["mix={}", "compute.max_images_per_worker=1"], "mix blends pairs of images"),
+    ],
+)
+def test_workers_that_cannot_share_the_batch(overrides, words):
+    with pytest.raises(ConfigError) as caught:
+        plan_train(RECIPE, overrides, Request())
+    assert words in str(caught.value)
+
+
+def test_an_elastic_job_is_feasible_where_its_fewest_workers_fit():
+    wanted = Resources(min_workers=2, num_workers=64)
+    check_feasible(wanted, [Node(cpus=3, gpus=0)], where="the cluster")
+    with pytest.raises(InfeasibleError, match="2 to 64 workers x 1 CPU"):
+        check_feasible(wanted, [Node(cpus=1, gpus=0)], where="the cluster")
+
+
+# --- paths and weights ---------------------------------------------------------------------------
+
+
+def test_initial_weights_are_made_absolute_and_jobs_are_asked_for(tmp_path):
+    plan = plan_train(RECIPE, ["init.weights=w.pth"], Request(folder=tmp_path))
+    assert plan.config.init.weights == str(tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=r"init\.weights: 'w.pth' is relative"):
+        plan_train(RECIPE, ["init.weights=w.pth"], Request())
+    request = Request(folder=tmp_path, resolve_weights=lambda text: f"/storage/{text}")
+    plan = plan_train(RECIPE, ["init.weights=train-x7:best"], request)
+    assert plan.spec.config["init"]["weights"] == "/storage/train-x7:best"
+
+
+def test_folders_in_stores_stay_as_they_are():
+    plan = plan_train(FOLDER_RECIPE, ["data.path=s3://bucket/birds"], Request())
+    assert plan.config.data.path == "s3://bucket/birds"
+
+
+def test_both_relative_paths_are_named_at_once():
+    with pytest.raises(ConfigError) as caught:
+        plan_train(FOLDER_RECIPE, ["data.path=birds", "init.weights=w.pth"], Request())
+    assert [problem.path for problem in caught.value.problems] == ["data.path", "init.weights"]

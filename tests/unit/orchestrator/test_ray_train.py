@@ -6,13 +6,19 @@ import ray
 from ray.train import RunConfig, ScalingConfig
 from ray.train.backend import Backend
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy, ResizeDecision
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, worker_group
 from ray.train.v2._internal.execution.worker_group import state as worker_group_state
 from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from orchestrator.drivers import ray_train
-from orchestrator.drivers.ray_train import LeanController, LeanTrainer, LeanWorkerGroup
+from orchestrator.drivers.ray_train import (
+    LeanController,
+    LeanScalingPolicy,
+    LeanTrainer,
+    LeanWorkerGroup,
+)
 
 
 def parameters(function) -> list[str]:
@@ -36,6 +42,20 @@ def test_the_hooks_have_the_form_we_override():
             getattr(LeanTrainer, name)
         ), name
     assert parameters(Backend.on_start) == ["self", "worker_group", "backend_config"]
+
+
+def test_the_scaling_policy_wants_what_was_admitted_and_asks_nobody():
+    for name in ("after_controller_start", "_maybe_send_resource_request"):
+        theirs, ours = getattr(FixedScalingPolicy, name), getattr(LeanScalingPolicy, name)
+        assert parameters(theirs) == parameters(ours), name
+    wanted = parameters(TrainController.__init__)
+    assert "scaling_policy" in wanted
+    policy = LeanScalingPolicy(ScalingConfig(num_workers=3, resources_per_worker={"CPU": 2}))
+    policy.after_controller_start(None)  # a coordinator would be an actor, and Ray is not up
+    decision = policy.make_decision_for_non_running_worker_group()
+    assert decision == ResizeDecision(num_workers=3, resources_per_worker={"CPU": 2})
+    policy.before_controller_abort()
+    assert not ray.is_initialized()
 
 
 def test_the_synchronization_actor_is_left_out_only_while_asked():

@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.controller.reconcile import step
 from orchestrator.jobs.errors import UnreachableError
-from orchestrator.jobs.job import TAG_SPEC, TAG_STOP
+from orchestrator.jobs.job import TAG_PROGRESS, TAG_SPEC, TAG_STOP
+from orchestrator.jobs.spec import Resources
 from orchestrator.jobs.states import State
 from tests.fakes import Crash, FakeRay, FakeStore, make_spec
 
@@ -287,3 +288,101 @@ def test_an_old_list_of_jobs_judges_no_newer_attempt(world):
     world.step()
     assert world.store.runs[run]["state"] is State.RUNNING
     assert world.ray.launches == ["a-a1", "a-a2"]
+
+
+def submit_elastic(world: World, name: str, *counts: int) -> str:
+    resources = Resources(min_workers=counts[0], num_workers=counts[-1])
+    spec = make_spec(name).model_copy(update={"resources": resources, "worker_counts": counts})
+    return world.store.add(spec, submitted_ms=world.now_ms)
+
+
+def trains_on(world: World, run: str, *, eta_s: float = 1000.0) -> None:
+    said = json.dumps({"phase": "train", "eta_s": eta_s})
+    world.store.runs[run]["tags"][TAG_PROGRESS] = said
+
+
+def saves_and_ends(world: World, run: str, name: str, attempt: int) -> None:
+    world.store.driver_says(run, attempt, {"outcome": "stopped", "reason": "saved"})
+    world.ray.end(f"{name}-a{attempt}", "SUCCEEDED")
+
+
+def test_an_elastic_job_grows_when_room_appears_and_loses_no_retry():
+    world = World(cpus=3)
+    before = world.submit("before", num_workers=2)
+    run = submit_elastic(world, "e", 1, 2)
+    world.step()
+    assert (world.job("e").num_workers, world.job("e").gang.total_cpus) == (1, 1)
+    trains_on(world, run)
+    assert world.step(seconds=100) == []
+    world.store.runs[before]["state"] = State.FINISHED
+    assert world.step() == ["e: there is room for 2 workers; asked to save and end"]
+    assert (world.ray.stops, world.job("e").phase) == (["e-a1"], "resizing")
+    assert world.step() == []  # it is told once
+    saves_and_ends(world, run, "e", 1)
+    assert world.step() == ["e: attempt 1 ended for one with more workers than 1"]
+    assert world.step() == ["e: launched attempt 2"]
+    job = world.job("e")
+    assert (job.num_workers, job.retries_used, job.attempt_launch_ms) == (2, 0, world.now_ms)
+    assert job.verdict(1)["class"] == ""
+
+
+def test_nobody_grows_while_another_waits_for_room():
+    world = World(cpus=4)
+    one, two = world.submit("a-one"), world.submit("a-two", num_workers=2)
+    run = submit_elastic(world, "e", 1, 2)
+    world.step()
+    trains_on(world, run)
+    world.submit("wide", num_workers=2)
+    world.store.runs[one]["state"] = State.FINISHED
+    assert world.step(seconds=100) == []
+    assert world.job("wide").reason == "waiting: needs 2 CPUs, 1 CPUs free"
+    world.store.runs[two]["state"] = State.FINISHED
+    assert world.step() == ["wide: launched attempt 1"]
+    assert world.step() == ["e: there is room for 2 workers; asked to save and end"]
+
+
+def test_a_lost_node_is_followed_by_a_smaller_gang():
+    world = World(cpus=4)
+    submit_elastic(world, "e", 1, 2, 4)
+    world.step()
+    assert world.job("e").num_workers == 4
+    world.ray.cpus = 3
+    world.ray.end("e-a1")
+    world.step()
+    world.step(seconds=2)
+    assert world.job("e").num_workers == 2
+    assert world.ray.launches == ["e-a1", "e-a2"]
+
+
+def test_a_stop_wins_over_a_resize():
+    world = World(cpus=2)
+    before = world.submit("before")
+    run = submit_elastic(world, "e", 1, 2)
+    world.step()
+    trains_on(world, run)
+    world.store.runs[before]["state"] = State.FINISHED
+    world.step(seconds=100)
+    world.store.runs[run]["tags"][TAG_STOP] = "by somebody"
+    saves_and_ends(world, run, "e", 1)
+    world.step()
+    assert (world.job("e").state, world.job("e").phase) == (State.KILLED, "stopped")
+
+
+@pytest.mark.parametrize("crash_at", range(1, 8))
+def test_a_controller_killed_while_resizing_launches_each_attempt_once(crash_at):
+    world = World(cpus=2)
+    before = world.submit("before")
+    run = submit_elastic(world, "e", 1, 2)
+    world.step()
+    trains_on(world, run)
+    world.store.runs[before]["state"] = State.FINISHED
+    world.store.writes, world.store.crash_at = 0, crash_at
+    for _ in range(8):
+        try:
+            world.step(seconds=100)
+        except Crash:
+            world.store.crash_at = None
+        if "e-a1" in world.ray.stops and world.ray.jobs["e-a1"].status == "RUNNING":
+            saves_and_ends(world, run, "e", 1)
+    assert world.ray.launches == ["before-a1", "e-a1", "e-a2"]
+    assert (world.job("e").num_workers, world.job("e").retries_used) == (2, 0)

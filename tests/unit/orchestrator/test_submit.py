@@ -85,3 +85,20 @@ def test_provenance_of_this_checkout():
     assert found.command == "gcpctl submit train 'a b'"
     assert found.user
     assert not found.commit or len(found.commit) == 40
+
+
+def test_the_published_result_stands_in_the_note():
+    store = Store()
+    store.plan = plan_train("imagenet_resnet50_isqrt_lrfast", [], Request(to_be_given=True))
+    job = submit.record(store, store.plan, PROVENANCE, cluster="lab")
+    published = job.spec.published
+    assert published == store.plan.spec.published
+    assert f"Published: {published.describe()}" in job.tags["mlflow.note.content"]
+
+
+def test_the_range_of_workers_crosses_to_the_cluster():
+    store = Store()
+    store.plan = plan_train("digits_resnet_isqrt", [], Request(workers=(2, 8)))
+    job = submit.record(store, store.plan, PROVENANCE, cluster="lab")
+    assert job.spec.worker_counts == (2, 4, 8)
+    assert "2 to 8 workers x 1 CPU" in job.tags["mlflow.note.content"]

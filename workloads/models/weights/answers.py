@@ -103,6 +103,7 @@ def _described(conversion: Conversion) -> dict[str, Any]:
         "model": model.config.model_dump(mode="json"),
         "in_channels": model.in_channels,
         "num_classes": model.num_classes,
+        "image_size": model.image_size,
         "has_class_names": model.classes is not None,
         "vector_order": model.vector_order,
         "parameters": sum(parameter.numel() for parameter in model.outline().parameters()),

@@ -11,7 +11,6 @@ from torch import Tensor
 from workloads.config.document import apply_overrides
 from workloads.config.errors import did_you_mean
 from workloads.config.model import ModelConfig
-from workloads.config.train import TrainConfig
 from workloads.config.validate import validate
 from workloads.config.zoo import load_zoo
 from workloads.models.weights import model_file
@@ -20,6 +19,7 @@ from workloads.models.weights.errors import NOT_FOUND, WeightsError
 from workloads.models.weights.layouts import find_layout, rename_all
 from workloads.models.weights.model_file import ModelFile
 from workloads.models.weights.reading import WeightFile, read_weights
+from workloads.models.weights.trained import trained_images
 from workloads.pooling.vectorise import ORDERS
 
 
@@ -50,6 +50,7 @@ def convert(
     path: Path,
     *,
     zoo_name: str | None = None,
+    model: ModelConfig | None = None,
     overrides: Sequence[str] = (),
     vector_order: str | None = None,
     reorder: bool = False,
@@ -57,11 +58,12 @@ def convert(
     """Read any file that holds a network's weights and name them as they are named here.
 
     Every tensor is used once or reported as dropped. The network is told from names and shapes,
-    or taken from `zoo_name`; either way all shapes must fit.
+    or taken from `zoo_name` or `model`; either way all shapes must fit.
 
     Args:
         path: A file of torch.save or safetensors; a model file; a checkpoint or job folder.
         zoo_name: Take the config of this named network instead of telling it from the weights.
+        model: Take this config instead.
         overrides: ``head.pooling=cov``, ``backbone.last_stride=2``: laid over the config.
         vector_order: Order of the vector that the classifier was trained on.
         reorder: Sort the classifier's inputs, so that the network's order is `upper_rows`.
@@ -70,9 +72,29 @@ def convert(
         WeightsError: The file cannot be read, is of no known layout, or does not fit.
         ConfigError: An override cannot be used.
     """
-    file = read_weights(path)
+    return convert_read(
+        read_weights(path),
+        zoo_name=zoo_name,
+        model=model,
+        overrides=overrides,
+        vector_order=vector_order,
+        reorder=reorder,
+    )
+
+
+def convert_read(
+    file: WeightFile,
+    *,
+    zoo_name: str | None = None,
+    model: ModelConfig | None = None,
+    overrides: Sequence[str] = (),
+    vector_order: str | None = None,
+    reorder: bool = False,
+) -> Conversion:
+    """Do what `convert` does with a file that has been read."""
+    given = None if model is None else model.model_dump(mode="json")
     if model_file.is_model_file(file.entries):
-        return _from_model_file(file, zoo_name, overrides, vector_order, reorder=reorder)
+        return _from_model_file(file, zoo_name, given, overrides, vector_order, reorder=reorder)
     layout = find_layout(file.tensors, str(file.path))
     tensors, dropped = rename_all(layout, file.tensors)
     arch = file.facts.get("arch")
@@ -81,15 +103,16 @@ def convert(
         layout,
         None if arch is None else str(arch),
     )
-    document, assumed = _document(file, found, zoo_name)
+    document, assumed = _document(file, found, zoo_name, given)
     config = _config(document, overrides, vector_order, file)
-    model, filled = _with_counters(
+    images = trained_images(file.entries)
+    converted, filled = _with_counters(
         ModelFile(
             config=config,
             in_channels=found.in_channels,
             num_classes=found.num_classes,
             classes=_classes(file, found.num_classes),
-            image_size=_image_size(file),
+            image_size=None if images is None else images.size,
             source={
                 **file.facts,
                 "file": file.path.name,
@@ -100,11 +123,11 @@ def convert(
         )
     )
     names = {id(tensor): name for name, tensor in file.tensors.items()}
-    origin = {name: names[id(t)] for name, t in model.state.items() if id(t) in names}
+    origin = {name: names[id(t)] for name, t in converted.state.items() if id(t) in names}
     hint = "" if zoo_name is None else "without --as the network is told from the file"
-    model_file.refuse_misfit(model, str(file.path), origin=origin, hint=hint)
+    model_file.refuse_misfit(converted, str(file.path), origin=origin, hint=hint)
     return Conversion(
-        model=_sorted_inputs(_widened(model)) if reorder else _widened(model),
+        model=_sorted_inputs(_widened(converted)) if reorder else _widened(converted),
         layout=layout.name,
         assumed=assumed,
         renamed={old: new for new, old in origin.items() if old != new},
@@ -130,9 +153,11 @@ def sort_inputs(weight: Tensor, size: int, order: str) -> Tensor:
 
 
 def _document(
-    file: WeightFile, found: Found, zoo_name: str | None
+    file: WeightFile, found: Found, zoo_name: str | None, given: dict[str, Any] | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the config's document and what it assumes."""
+    if given is not None:
+        return given, ()
     if zoo_name is not None:
         zoo = load_zoo()
         if zoo_name not in zoo:
@@ -143,14 +168,6 @@ def _document(
     if isinstance(trained, dict) and "model" in trained:  # a checkpoint of ours
         return trained["model"], ()
     return found.model, tuple(found.assumed)
-
-
-def _image_size(file: WeightFile) -> int | None:
-    """Return the pixels that a network was trained on, if the file is a checkpoint of ours."""
-    trained = file.entries.get("config")
-    if not isinstance(trained, dict) or "data" not in trained:
-        return None
-    return TrainConfig.model_validate(trained).data.image_size
 
 
 def _config(
@@ -235,6 +252,7 @@ def _sorted_inputs(model: ModelFile) -> ModelFile:
 def _from_model_file(
     file: WeightFile,
     zoo_name: str | None,
+    given: dict[str, Any] | None,
     overrides: Sequence[str],
     vector_order: str | None,
     *,
@@ -242,8 +260,9 @@ def _from_model_file(
 ) -> Conversion:
     model = model_file.parse(file.entries, file.path)
     document: dict[str, Any] = model.config.model_dump(mode="json")
-    if zoo_name is not None:
-        document, _ = _document(file, Found({}, model.in_channels, model.num_classes), zoo_name)
+    if zoo_name is not None or given is not None:
+        found = Found({}, model.in_channels, model.num_classes)
+        document, _ = _document(file, found, zoo_name, given)
     model = replace(model, config=_config(document, overrides, vector_order, file))
     model_file.refuse_misfit(model, str(file.path))
     return Conversion(

@@ -1,20 +1,17 @@
-"""Every mistake at once, in the user's words; short forms; flat names; the recipes."""
+"""Every mistake at once, in the user's words; short forms; flat names."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import workloads
 from workloads.config.backbones import ResNetConfig
-from workloads.config.document import apply_overrides, load_document
+from workloads.config.document import apply_overrides
 from workloads.config.errors import ConfigError
+from workloads.config.images import MixConfig
 from workloads.config.optim import AdamWConfig
 from workloads.config.pooling import GapConfig
-from workloads.config.train import TrainConfig
+from workloads.config.train import EmaConfig, TrainConfig
 from workloads.config.validate import flatten, validate
-
-RECIPES = sorted((Path(workloads.__file__).parent / "recipes" / "train").glob("*.yaml"))
 
 
 def problems(document: dict[str, Any]) -> dict[str, str]:
@@ -69,9 +66,9 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
         (
             {"optim": "adam"},
             "optim.name",
-            "got \"adam\" (did you mean 'adamw'?; allowed: sgd, adamw)",
+            "got \"adam\" (did you mean 'adamw'?; allowed: sgd, lars, adamw)",
         ),
-        ({"optim": {"name": 3}}, "optim.name", 'got "3" (allowed: sgd, adamw)'),
+        ({"optim": {"name": 3}}, "optim.name", 'got "3" (allowed: sgd, lars, adamw)'),
         ({"optim": 3}, "optim", "got 3 (expected a mapping)"),
         (
             {"optim": {"name": "sgd", "betta1": 1}},
@@ -81,7 +78,7 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
         (
             {"optim": {"name": "sgd", "beta1": 1}},
             "optim.beta1",
-            "unknown key (it belongs to name: adamw; allowed here: name, lr",
+            "unknown key (it belongs to name: adamw; allowed here: name, ",
         ),
         ({"model": {"backbone": "resnet18", "heat": {}}}, "model.heat", "did you mean 'head'?"),
         (
@@ -148,22 +145,24 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
         (
             {"model": {"backbone": {"blocks": [1, 1, 1, 1]}}},
             "",
-            "model.head.pooling isqrt needs a map of more than one position; images of image_size "
-            "8 give 1x1 after small_resnet (width 32, blocks [1, 1, 1, 1], last_stride 2). Choose "
+            "model.head.pooling isqrt needs a map of more than one position; images of 8x8 "
+            "give 1x1 after small_resnet (width 32, blocks [1, 1, 1, 1], last_stride 2). Choose "
             "larger images, last_stride 1 or fewer stages",
         ),
         (
             {
-                "data": {"name": "image_folder", "path": "/x", "image_size": 32},
+                "data": {"name": "image_folder", "path": "/x"},
+                "images": {"size": 32},
                 "model": {"backbone": "resnet18"},
             },
             "",
-            "images of image_size 32 give 1x1 after resnet18 (last_stride 2, stride_at 3x3, stem "
+            "images of 32x32 give 1x1 after resnet18 (last_stride 2, stride_at 3x3, stem "
             "imagenet). Choose larger images, last_stride 1 or stem small",
         ),
         (
             {
-                "data": {"name": "image_folder", "path": "/x", "image_size": 32},
+                "data": {"name": "image_folder", "path": "/x"},
+                "images": {"size": 32},
                 "model": {"backbone": "vgg16"},
             },
             "",
@@ -171,20 +170,22 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
         ),
         (
             {
-                "data": {"name": "image_folder", "path": "/x", "image_size": 64},
+                "data": {"name": "image_folder", "path": "/x"},
+                "images": {"size": 64},
                 "model": {"backbone": "deit_tiny"},
             },
             "",
-            "cannot take images of image_size 64. Choose image_size 64, another data.image_size or "
+            "cannot take images of 64x64. Choose image_size 64, another images.size or "
             "another backbone",
         ),
         (
             {
-                "data": {"name": "image_folder", "path": "/x", "image_size": 32},
+                "data": {"name": "image_folder", "path": "/x"},
+                "images": {"size": 32},
                 "model": {"backbone": "alexnet"},
             },
             "",
-            "model.backbone alexnet (last_pool True) cannot take images of image_size 32. Choose",
+            "model.backbone alexnet (last_pool True) cannot take images of 32x32. Choose",
         ),
         (
             {"model": {"backbone": {"name": "resnet18", "stride_at": "1x1"}}},
@@ -197,6 +198,80 @@ def test_each_mistake(document: dict[str, Any], path: str, message: str) -> None
     found = problems(document)
     assert list(found) == [path]
     assert message in found[path]
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "message"),
+    [
+        (
+            {"freeze": {"parts": ["feature"]}},
+            "freeze.parts[0]",
+            "got \"feature\" (did you mean 'features'?; allowed: features, reduction, ",
+        ),
+        ({"freeze": {"parts": []}}, "freeze.parts", "must not be empty"),
+        (
+            {"freeze": {"parts": ["features", "reduction", "pooling", "classifier"]}},
+            "",
+            "nothing would be trained",
+        ),
+        (
+            {"progressive": [{"from_epoch": 0, "size": 1}]},
+            "progressive[0].size",
+            "got 1 (allowed: >= 4 and <= 2048)",
+        ),
+        (
+            {"progressive": [{"from_epoch": 0, "size": 9, "siz": 9}]},
+            "progressive[0].siz",
+            "unknown key (did you mean 'size'?)",
+        ),
+        ({"progressive": [{"size": 9}]}, "progressive[0].from_epoch", "is required and not given"),
+        ({"progressive": [3]}, "progressive[0]", "got 3 (expected a mapping)"),
+        ({"images": {"std": [0]}}, "images.std[0]", "got 0 (allowed: > 0 and <= 10)"),
+        ({"images": {"mean": [1, "x"]}}, "images.mean[1]", 'got "x" (expected a number)'),
+        ({"ema": 3}, "ema", "got 3 (expected a mapping or null)"),
+        ({"ema": {"decay": 2}}, "ema.decay", "got 2 (allowed: > 0 and < 1)"),
+        (
+            {"augment": {"crop": {"min_area": 0.5}}},
+            "augment.crop.min_area",
+            "it belongs to name: random_resized_crop",
+        ),
+        ({"data": {"image_size": 32}}, "data.image_size", "is no longer here (now: images.size)"),
+        ({"data": {"augment": False}}, "data.augment", "augment.crop=centre_crop"),
+    ],
+)
+def test_mistakes_in_lists_and_options(document: dict[str, Any], path: str, message: str) -> None:
+    found = problems(document)
+    assert list(found) == [path]
+    assert message in found[path]
+
+
+def test_lists_of_mappings_and_options_with_their_defaults() -> None:
+    config = validate(
+        TrainConfig, {"progressive": [{"from_epoch": 0, "size": 6}], "ema": {}, "mix": {}}, "x"
+    )
+    assert config.train_image_size(3) == 6
+    assert config.ema == EmaConfig()
+    assert config.mix == MixConfig()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "crop"),
+    [
+        ([], {"name": "pad_crop", "padding": 2}),
+        (["augment.crop.padding=3"], {"name": "pad_crop", "padding": 3}),
+        (["augment.crop=random_crop"], {"name": "random_crop"}),
+        (["augment.crop=pad_crop"], {"name": "pad_crop", "padding": 4}),
+        (["augment.flip=0"], {"name": "pad_crop", "padding": 2}),
+    ],
+)
+def test_a_crop_without_a_name_is_the_usual_one_of_the_source(
+    overrides: list[str], crop: dict[str, Any]
+) -> None:
+    document = apply_overrides({"data": "fashion_mnist"}, overrides)
+    config = validate(TrainConfig, document, "x")
+    assert config.augment.crop.model_dump() == crop
+    assert config.images.size == 28
+    assert config.augment.flip == (0.0 if overrides == ["augment.flip=0"] else 0.5)
 
 
 def test_every_problem_at_once() -> None:
@@ -228,21 +303,6 @@ def test_flatten_gives_leaves_under_dotted_keys() -> None:
 def test_the_resolved_config_validates_to_itself() -> None:
     config = TrainConfig(seed=3)
     assert validate(TrainConfig, config.model_dump(mode="json"), "x") == config
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_are_valid_and_introduced(path: Path) -> None:
-    text = path.read_text()
-    assert text.startswith("#")
-    document = load_document(text, path.name)
-    assert document.pop("description")
-    assert document.pop("study")
-    assert document.pop("job")["num_workers"] >= 1
-    if path.stem.startswith("folder_"):
-        with pytest.raises(ConfigError, match=r"data\.path: is required"):
-            validate(TrainConfig, document, path.name)
-        document = apply_overrides(document, ["data.path=/images"])
-    validate(TrainConfig, document, path.name)
 
 
 def test_a_map_of_one_position_is_enough_to_average() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import struct
 import subprocess
 import sys
@@ -13,15 +14,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pyarrow import fs
 
 from workloads.config.data import ImageFolderConfig
-from workloads.data import scan
+from workloads.config.images import ImagesConfig
+from workloads.data import filesystem, scan
+from workloads.data.bundle import DataBundle
 from workloads.data.errors import DataError
-from workloads.data.image_folder import ImageFolderDataset, build_image_folder, to_rgb
-from workloads.data.loaders import train_batches
+from workloads.data.files import LocalFiles
+from workloads.data.image_folder import FolderStore, build_image_folder
+from workloads.data.loaders import Loader, train_batches
 from workloads.data.peers import Peers
 from workloads.data.scan import check_images, scan_image_folder
-from workloads.data.sources import build_data
+from workloads.data.sources import build_data, build_eval_data
 
 MAX_PIXELS = 1_000_000
 
@@ -42,6 +47,12 @@ def folder(tmp_path: Path) -> Path:
             for i in range(count):
                 save(root / split / label / f"{i}.jpg", seed=i)
     return root
+
+
+def build(folder: Path, seed: int = 0, **options: object) -> DataBundle:
+    config = ImageFolderConfig(name="image_folder", path=str(folder), **options)
+    augment = ImageFolderConfig.usual_augment
+    return build_data(config, images=ImagesConfig(size=16, resize=18), augment=augment, seed=seed)
 
 
 def bad_files(folder: Path) -> dict[str, str]:
@@ -168,38 +179,36 @@ def test_bad_images_are_named_with_reasons(folder: Path) -> None:
 
 
 def _error_of(folder: Path, name: str) -> DataError:
-    dataset = ImageFolderDataset(
-        folder,
-        [(f"train/cat/{name}", 0)],
-        seed=0,
-        image_size=8,
-        resize_size=8,
-        augment=False,
-        max_pixels=MAX_PIXELS,
-    )
+    store = FolderStore(LocalFiles(folder), [(f"train/cat/{name}", 0)], max_pixels=MAX_PIXELS)
     with pytest.raises(DataError) as caught:
-        dataset.get(0, 0)
+        store.load(0)
     return caught.value
 
 
 def test_bad_images_are_skipped_and_counted(folder: Path) -> None:
-    clean = build_image_folder(seed=0, path=str(folder), image_size=8)
+    clean = build(folder)
     reasons = bad_files(folder)
-    config = ImageFolderConfig(
-        name="image_folder",
-        path=str(folder),
-        image_size=8,
-        on_bad_image="skip",
-        max_pixels=MAX_PIXELS,
-    )
-    bundle = build_data(config, seed=0)
+    options = {"on_bad_image": "skip", "max_pixels": MAX_PIXELS}
+    bundle = build(folder, **options)
     assert {Path(name).name for name in bundle.skipped} == set(reasons)
     assert len(bundle.train) == len(clean.train) == 8
     assert bundle.digest == clean.digest
+    assert bundle.train_names == clean.train_names
     for i in range(2):
         (folder / "val" / "dog" / f"{i}.jpg").write_text("x")
     with pytest.raises(DataError, match=r"no readable image is left in .*val/dog"):
-        build_data(config, seed=0)
+        build(folder, **options)
+
+
+def test_evaluation_looks_at_its_own_split_only(folder: Path) -> None:
+    clean = build(folder)
+    (folder / "train" / "cat" / "0.jpg").write_bytes(b"\xff" * 700)
+    images, config = ImagesConfig(), ImageFolderConfig(name="image_folder", path=str(folder))
+    data = build_eval_data(config, images=images)
+    assert list(data.names) == [f"val/{name}/{i}.jpg" for name in ("cat", "dog") for i in (0, 1)]
+    assert data.classes == clean.classes
+    with pytest.raises(DataError, match="1 of 8 images cannot be used"):
+        build_eval_data(config, images=images, split="train")
 
 
 def test_limit_checks_the_first_of_each_split(folder: Path) -> None:
@@ -208,71 +217,19 @@ def test_limit_checks_the_first_of_each_split(folder: Path) -> None:
     assert check_images(index, max_pixels=MAX_PIXELS, on_bad_image="fail", limit=2) == []
 
 
-def test_every_kind_of_pixel_becomes_rgb(tmp_path: Path) -> None:
-    ramp = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
-    Image.fromarray(ramp).save(tmp_path / "deep.png")
-    rgb = np.asarray(to_rgb(Image.open(tmp_path / "deep.png")))
-    assert rgb.shape == (8, 8, 3)
-    np.testing.assert_array_equal(rgb[..., 0], ramp // 256)
-    for mode, name in [("CMYK", "c.jpg"), ("P", "p.png"), ("L", "l.png"), ("1", "1.png")]:
-        assert to_rgb(Image.open(save(tmp_path / name, mode))).mode == "RGB"
-    clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
-    assert to_rgb(clear).getpixel((0, 0)) == (10, 20, 30)
-
-
-def test_exif_orientation_is_honoured(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held upright: turn by a quarter
-    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    assert to_rgb(Image.open(tmp_path / "turned.jpg")).size == (20, 40)
-
-
-def test_validation_takes_the_centre(tmp_path: Path) -> None:
-    pixels = np.zeros((40, 80, 3), dtype=np.uint8)
-    pixels[10:30, 30:50] = 255
-    path = tmp_path / "a.png"
-    Image.fromarray(pixels).save(path)
-    dataset = ImageFolderDataset(
-        tmp_path,
-        [("a.png", 1)],
-        seed=0,
-        image_size=20,
-        resize_size=40,
-        augment=False,
-        max_pixels=MAX_PIXELS,
-    )
-    image, label = dataset.get(0, 0)
-    assert label == 1
-    assert image.shape == (3, 20, 20)
-    white = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
-    torch.testing.assert_close(image, white[:, None, None].expand(3, 20, 20))
-
-
-@pytest.mark.parametrize("size", [(40, 30), (3, 200), (1, 1)])
-def test_augmentation_is_stateless(tmp_path: Path, size: tuple[int, int]) -> None:
-    save(tmp_path / "a.png", size=size)
-    options = {"image_size": 8, "resize_size": 9, "augment": True, "max_pixels": MAX_PIXELS}
-    samples = [("a.png", 0)] * 5
-    dataset = ImageFolderDataset(tmp_path, samples, seed=1, **options)
-    again = ImageFolderDataset(tmp_path, samples, seed=1, **options)
-    first = [dataset.get(i, 0)[0] for i in range(5)]
-    assert all(torch.equal(again.get(i, 0)[0], first[i]) for i in reversed(range(5)))
-    if size == (40, 30):
-        assert not torch.equal(first[0], first[1])
-        assert not torch.equal(dataset.get(0, 1)[0], first[0])
-        other = ImageFolderDataset(tmp_path, samples, seed=2, **options)
-        assert not torch.equal(other.get(0, 0)[0], first[0])
-
-
 def test_loader_processes_change_nothing(folder: Path) -> None:
-    bundle = build_image_folder(seed=3, path=str(folder), image_size=16)
+    """Not over epochs either, and not where an epoch is given up half-way."""
+    train = build(folder, seed=3).train
 
-    def batches(loader_workers: int) -> list[torch.Tensor]:
-        options = {"seed": 3, "epoch": 2, "batch_size_per_worker": 2}
-        loaded = train_batches(bundle.train, loader_workers=loader_workers, **options)
-        return [images for images, _ in loaded]
+    def batches(source: object, epoch: int) -> list[torch.Tensor]:
+        options = {"seed": 3, "epoch": epoch, "batch_size_per_worker": 2}
+        return [images for images, _ in train_batches(source, **options)]
 
-    assert all(torch.equal(a, b) for a, b in zip(batches(0), batches(2), strict=True))
+    with Loader(train, loader_workers=2) as loader:
+        for epoch in (0, 1, 1):
+            for here, there in zip(batches(train, epoch), batches(loader, epoch), strict=True):
+                assert torch.equal(here, there)
+            next(train_batches(loader, seed=3, epoch=7, batch_size_per_worker=2))
 
 
 def test_scanning_needs_neither_torch_nor_pillow() -> None:
@@ -288,7 +245,8 @@ def test_scanning_needs_neither_torch_nor_pillow() -> None:
 def test_torchvision_and_sklearn_are_never_imported_for_data() -> None:
     code = (
         "import sys; from workloads.data.sources import build_data;"
-        "from workloads.config.data import DigitsConfig; build_data(DigitsConfig(), seed=0);"
+        "from workloads.config.data import DigitsConfig as Digits; build_data("
+        "Digits(), images=Digits.usual_images, augment=Digits.usual_augment, seed=0);"
         "sys.exit(int('torchvision' in sys.modules or 'sklearn' in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -303,10 +261,10 @@ def test_a_failure_of_the_storage_is_no_bad_image(
 ) -> None:
     index = scan_image_folder(folder)
 
-    def fail(path: object) -> None:
+    def fail(path: Path) -> bytes:
         raise failure
 
-    monkeypatch.setattr(Image, "open", fail)
+    monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(type(failure)) as caught:
         check_images(index, max_pixels=MAX_PIXELS, on_bad_image="skip")
     assert caught.value is failure
@@ -317,14 +275,14 @@ def test_an_image_that_cannot_be_opened_is_bad(
     number: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = scan_image_folder(folder)
-    real = Image.open
+    real = Path.read_bytes
 
-    def fail(path: Path) -> Image.Image:
+    def fail(path: Path) -> bytes:
         if path.match("train/cat/0.jpg"):
             raise OSError(number, "no")
         return real(path)
 
-    monkeypatch.setattr(Image, "open", fail)
+    monkeypatch.setattr(Path, "read_bytes", fail)
     bad = check_images(index, max_pixels=MAX_PIXELS, on_bad_image="skip")
     assert bad == ["train/cat/0.jpg"]
 
@@ -360,18 +318,52 @@ def test_peers_each_decode_a_share(folder: Path, monkeypatch: pytest.MonkeyPatch
     (folder / "train" / "cat" / "0.jpg").write_text("x")
     (folder / "train" / "cat" / "1.jpg").write_text("x")
     opened: list[str] = []
-    real = scan.open_image
+    real = scan.load_image
     monkeypatch.setattr(
-        scan, "open_image", lambda path, most: (opened.append(path.name), real(path, most))[1]
+        scan,
+        "load_image",
+        lambda files, name, most: (opened.append(name), real(files, name, most))[1],
     )
     others = [{"train/cat/0.jpg": "is no image"}]
     peers = Peers(rank=1, world_size=2, gather=lambda found: [*others, found])
-    options = {"path": str(folder), "image_size": 8, "on_bad_image": "skip", "peers": peers}
-    bundle = build_image_folder(seed=0, **options)
-    assert bundle.skipped == ["train/cat/0.jpg", "train/cat/1.jpg"]
+    source = build_image_folder(path=str(folder), on_bad_image="skip", peers=peers)
+    assert source.skipped == ["train/cat/0.jpg", "train/cat/1.jpg"]
     assert len(opened) == 6
     calls: list[dict[str, str]] = []
     deaf = Peers(rank=0, world_size=2, gather=lambda found: calls.append(found) or [found])
     with pytest.raises(DataError, match="there is no folder"):
-        build_image_folder(seed=0, path=str(folder / "x"), peers=deaf)
+        build_image_folder(path=str(folder / "x"), peers=deaf)
     assert calls == [{}]  # the others were not left to wait
+
+
+def test_a_store_is_listed_and_read_as_a_folder_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store stands for object storage: names with slashes and no folders of its own."""
+    save(folder / "train" / "cat" / "deep" / "x.png")
+    save(folder / "train" / "cat" / ".hidden" / "y.png")
+    (folder / "train" / "notes.txt").write_text("x")
+    (folder / "val" / "dog" / "bad.jpg").write_text("x")
+    here = build_image_folder(path=str(folder), on_bad_image="skip")
+    monkeypatch.setattr(filesystem, "is_remote", lambda path: True)
+    monkeypatch.setattr(
+        filesystem,
+        "open_filesystem",
+        lambda uri: (fs.SubTreeFileSystem(str(folder.parent), fs.LocalFileSystem()), folder.name),
+    )
+    there = build_image_folder(path="s3://bucket/images", on_bad_image="skip")
+    assert there.train.names == here.train.names
+    assert (there.classes, there.digest, there.skipped) == (here.classes, here.digest, here.skipped)
+    for index in range(len(here.train)):
+        assert torch.equal(there.train.load(index), here.train.load(index))
+    assert torch.equal(pickle.loads(pickle.dumps(there.val)).load(0), here.val.load(0))
+    with pytest.raises(DataError, match=r"s3://bucket/images/val/dog/bad\.jpg: is not an image"):
+        build_image_folder(path="s3://bucket/images")
+    (folder / "train" / "cow").mkdir()
+    (folder / "train" / "cow" / "a.txt").write_text("x")
+    with pytest.raises(DataError, match="s3://bucket/images/train/cow holds no images"):
+        scan_image_folder("s3://bucket/images")
+
+
+def test_a_file_uri_is_a_folder_of_this_machine(folder: Path) -> None:
+    assert scan_image_folder(f"file://{folder}") == scan_image_folder(folder)

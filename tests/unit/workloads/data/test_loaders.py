@@ -2,14 +2,27 @@
 
 import errno
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
 
+from workloads.config.data import DigitsConfig
 from workloads.data import loaders
-from workloads.data.digits import build_digits
 from workloads.data.errors import DataError
-from workloads.data.loaders import epoch_order, steps_per_epoch, train_batches, val_batches
+from workloads.data.loaders import (
+    Loader,
+    epoch_order,
+    steps_per_epoch,
+    train_batches,
+    val_batches,
+)
+from workloads.data.sources import ImageDataset, build_data
+
+
+def shifted_digits() -> ImageDataset:
+    images, augment = DigitsConfig.usual_images, DigitsConfig.usual_augment
+    return build_data(DigitsConfig(), images=images, augment=augment, seed=4).train
 
 
 class Numbers:
@@ -65,7 +78,7 @@ def test_ranks_share_the_same_global_batches(world_size: int) -> None:
 
 @pytest.mark.parametrize("loader_workers", [0, 2])
 def test_start_step_resumes_the_same_batches(loader_workers: int) -> None:
-    train = build_digits(seed=4).train
+    train = shifted_digits()
 
     def batches(start_step: int) -> list[tuple[Tensor, Tensor]]:
         return list(
@@ -86,7 +99,7 @@ def test_start_step_resumes_the_same_batches(loader_workers: int) -> None:
 
 
 def test_loader_processes_change_nothing() -> None:
-    train = build_digits(seed=4).train
+    train = shifted_digits()
 
     def batches(loader_workers: int) -> list[tuple[Tensor, Tensor]]:
         options = {"batch_size_per_worker": 100, "rank": 1, "world_size": 2}
@@ -174,3 +187,41 @@ def test_memory_is_pinned_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         list(train_batches(Numbers(8), pin_memory=pin_memory, **options))
     list(val_batches(Numbers(8), batch_size=8, loader_workers=1, pin_memory=True))
     assert asked == [True, False, True]
+
+
+class Sizes(Numbers):
+    """Image i is full of i; every third epoch has larger images."""
+
+    def get_batch(self, indices: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        size = 8 if epoch % 3 else 12
+        return indices.byte()[:, None, None, None].expand(-1, 3, size, size).clone(), indices
+
+
+@pytest.mark.parametrize("loader_workers", [1, 2])
+def test_a_batch_stays_what_it_is_while_others_are_made(loader_workers: int) -> None:
+    """Processes write into the same memory again and again; what was handed over is not there."""
+    with Loader(Sizes(200), loader_workers=loader_workers) as loader:
+        for epoch in range(4):
+            options = {"seed": 1, "epoch": epoch, "batch_size_per_worker": 5}
+            kept = list(train_batches(loader, **options))
+            assert len(kept) == 40
+            for images, labels in kept:
+                assert images.shape == (5, 3, *(2 * [8 if epoch % 3 else 12]))
+                assert torch.equal(images.flatten(1).unique(dim=1)[:, 0], labels.byte())
+            half = train_batches(loader, **options)
+            next(half)  # and given up
+
+
+def test_processes_stay_over_epochs_and_end_with_their_loader() -> None:
+    this = psutil.Process()
+    before = set(this.children())
+    seen = set()
+    with Loader(Numbers(20), loader_workers=2) as loader:
+        for epoch in range(3):
+            options = {"seed": 1, "epoch": epoch, "batch_size_per_worker": 5}
+            assert len(list(train_batches(loader, **options))) == 4
+            seen |= {child.pid for child in set(this.children()) - before}
+            assert len(list(val_batches(loader, batch_size=6))) == 4
+    assert len(seen) == 2
+    _, alive = psutil.wait_procs([psutil.Process(p) for p in seen if psutil.pid_exists(p)], 10)
+    assert not alive

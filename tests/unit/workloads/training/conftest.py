@@ -4,6 +4,7 @@ import os
 import random
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from PIL import Image
 from torch import nn
 
 from workloads.config.train import TrainConfig
+from workloads.data.sources import build_data
 from workloads.models.gcp_net import build_model
+from workloads.pooling.isqrt import IsqrtPooling
 
 TIMED = {"perf/images_per_s", "time/epoch_s"}
 
@@ -82,6 +85,25 @@ def plain_net(monkeypatch):
 
 
 @pytest.fixture
+def plain_gcp_net(monkeypatch):
+    """The same with convolutions and a second-order pooling."""
+
+    def build(config: Any, *, in_channels: int, num_classes: int) -> nn.Module:
+        first = nn.Conv2d(in_channels, 8, 3, padding=1)
+        second = nn.Conv2d(8, 6, 3, padding=1)
+        return nn.Sequential(
+            first,
+            nn.ReLU(),
+            second,
+            nn.ReLU(),
+            IsqrtPooling(in_channels=6),
+            nn.Linear(21, num_classes),
+        )
+
+    monkeypatch.setattr("workloads.training.run.build_model", build)
+
+
+@pytest.fixture
 def hex_of() -> Callable[[list], dict]:
     """Every metric but times, by (key, step), as hex."""
 
@@ -109,6 +131,37 @@ def image_folder(tmp_path: Path) -> Path:
                 pixels = random_pixels.integers(0, 256, (10, 12, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{i:02d}.png")
     return root
+
+
+class Spoilt:
+    """A training set with one image that is not a number."""
+
+    def __init__(self, inner: Any, image: int) -> None:
+        self._inner, self._image = inner, image
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def get_batch(self, indices: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = self._inner.get_batch(indices, epoch)
+        here = (indices == self._image).nonzero()
+        return images.float().index_fill(0, here.flatten(), torch.nan) if len(
+            here
+        ) else images, labels
+
+
+@pytest.fixture
+def spoil(monkeypatch) -> Callable[[int], None]:
+    """Make one image of the training set not a number."""
+
+    def apply(image: int) -> None:
+        def build(config: Any, **options: Any) -> Any:
+            data = build_data(config, **options)
+            return replace(data, train=Spoilt(data.train, image))
+
+        monkeypatch.setattr("workloads.training.run.build_data", build)
+
+    return apply
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ from torch import nn
 
 from workloads.config.train import TrainConfig
 from workloads.pooling.dropcov import DropCovPooling
-from workloads.training import loop
+from workloads.training import step_log
 from workloads.training.loop import train
 from workloads.training.observables import find_pooling, observe_pooling
 from workloads.worker.context import MemoryContext
 from workloads.worker.failures import CheckpointError
 
+PLAIN = {"train/step_loss", "optim/grad_norm"}
 ADAPTIVE = {"name": "dropcov"}
 HALF = {"name": "dropcov", "adaptive": False, "rate": 0.5}
 
@@ -37,13 +38,13 @@ def step_metrics(context: MemoryContext) -> dict[int, dict[str, float]]:
 def test_rho_is_logged_with_the_loss_and_at_no_other_step(pooled, monkeypatch):
     looks = []
     monkeypatch.setattr(
-        loop, "observe_pooling", lambda model: (looks.append(1), observe_pooling(model))[1]
+        step_log, "observe_pooling", lambda model: (looks.append(1), observe_pooling(model))[1]
     )
     context = MemoryContext()
     train(pooled(HALF, epochs=1, log_every_steps=4), context)
     metrics = step_metrics(context)
     assert list(metrics) == [4, 8]
-    assert all(values.keys() == {"train/step_loss", "pooling/rho"} for values in metrics.values())
+    assert all(values.keys() == {*PLAIN, "pooling/rho"} for values in metrics.values())
     assert [values["pooling/rho"] for values in metrics.values()] == [0.5, 0.5]
     assert len(looks) == 2
     epoch = context.metrics[-1][2]
@@ -62,13 +63,13 @@ def test_the_logged_rate_is_that_of_the_step(pooled, monkeypatch):
 def test_a_pooling_that_shows_nothing_logs_the_loss_alone(tiny):
     context = MemoryContext()
     train(tiny(epochs=1), context)
-    assert all(values.keys() == {"train/step_loss"} for values in step_metrics(context).values())
+    assert all(values.keys() == PLAIN for values in step_metrics(context).values())
 
 
 def test_a_network_without_a_pooling(tiny, plain_net):
     context = MemoryContext()
     assert train(tiny(epochs=1), context).epochs == 1
-    assert step_metrics(context)[11].keys() == {"train/step_loss"}
+    assert step_metrics(context)[11].keys() == PLAIN
     assert context.checkpoints[-1][1]["identity"]["vector order"] is None
     assert train(tiny(epochs=1), context).epochs == 1  # and it loads
 

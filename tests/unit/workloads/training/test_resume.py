@@ -1,6 +1,7 @@
 """Stopping and going on changes no bit; leaving any part of the state out does."""
 
 import pytest
+import torch
 
 from workloads.config.train import TrainConfig
 from workloads.training.loop import train
@@ -90,8 +91,6 @@ def drop_momentum(state):
 
 
 def drop_rng(state):
-    import torch
-
     state["ranks"][0]["rng"]["torch"] = torch.Generator().manual_seed(99).get_state()
 
 
@@ -262,9 +261,9 @@ def test_loader_processes_stopped_in_mid_epoch(steps, image_folder, hex_of):
             "data": {
                 "name": "image_folder",
                 "path": str(image_folder),
-                "image_size": 8,
                 "loader_workers": 2,
             },
+            "images": {"size": 8},
             "model": TINY,
             "epochs": 1,
             "global_batch_size": 4,
@@ -276,3 +275,95 @@ def test_loader_processes_stopped_in_mid_epoch(steps, image_folder, hex_of):
     assert result.global_step == 6
     resumed, context = resume_after(config, steps)
     assert (resumed, hex_of(context.metrics)) == (result, hex_of(whole.metrics))
+
+
+EVERYTHING = {
+    "parts, pairs, average, memory": {
+        "compute": {"max_images_per_worker": 50, "channels_last": True},
+        "mix": {"mixup": 0.8, "cutmix": 1.0, "probability": 0.7},
+        "ema": {"decay": 0.9, "every_steps": 2, "warmup": True},
+        "clip_norm": 0.5,
+        "optim": {"name": "sgd", "nesterov": True, "lr_factors": {"classifier": 5.0}},
+    },
+    "held parts, sizes, rare validation": {
+        "freeze": {"parts": ["features"], "until_epoch": 1},
+        "progressive": [{"from_epoch": 0, "size": 6}, {"from_epoch": 1, "size": 8}],
+        "validation": {"every_epochs": 2},
+        "compute": {"precision": "bf16"},
+        "optim": {"name": "adamw", "lr": 0.01, "decay_norms_and_biases": False},
+        "schedule": {"name": "gcp_poly"},
+    },
+    "adaptive rates, a rate for each epoch": {
+        "optim": {"name": "lars"},
+        "schedule": {"name": "step", "milestones": [1], "per": "epoch"},
+        "label_smoothing_over": "others",
+        "checkpoint": {"every_epochs": 2},
+        "early_stopping": {"patience_epochs": 1, "metric": "loss"},
+    },
+}
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_every_feature_resumes_exactly(name, tiny, with_dropout, hex_of):
+    """Stopped in the first epoch, at its end, and in the second."""
+    config = tiny(**EVERYTHING[name], steps_per_epoch=5)
+    whole = MemoryContext()
+    result = train(config, whole)
+    context = MemoryContext()
+    for steps in (2, 3, 3):
+        context.stop_when = StepCounter(steps)
+        assert train(config, context).stopped
+    context.stop_when = lambda: False
+    assert train(config, context) == result
+    assert hex_of(context.metrics) == hex_of(whole.metrics)
+    for ours, theirs in zip(
+        *(c.checkpoints[-1][1]["optimizer"]["state"].values() for c in (context, whole)),
+        strict=True,
+    ):
+        for key, value in theirs.items():
+            assert torch.equal(ours[key], value)
+            assert ours[key].stride() == value.stride()
+
+
+def test_without_its_average_a_resume_differs(tiny):
+    def forget(state):
+        for value in state["ema"].values():
+            value.zero_()
+
+    config = tiny(ema={"decay": 0.9})
+    whole = MemoryContext()
+    train(config, whole)
+    _, context = resume_after(config, 5, forget)
+    ends = [c.checkpoints[-1][1]["ema"]["head.classifier.weight"] for c in (whole, context)]
+    assert not torch.equal(*ends)
+
+
+def test_a_checkpoint_from_before_the_new_entries_resumes(tiny, with_dropout, whole, hex_of):
+    """What it lacks was not there; with those features off nothing is missed."""
+
+    def age(state):
+        for entry in ("groups", "loss_scale"):
+            del state[entry]
+        del state["identity"]["moving average"]
+        for entry in ("skipped_steps", "skipped_in_row", "improved_to", "improved_epoch"):
+            del state["train"][entry]
+        del state["train"]["stopped_early"]
+        for group in state["optimizer"]["param_groups"]:
+            group.pop("lr_factor", None)
+
+    result, context = resume_after(tiny(), 5, age)
+    assert (result, hex_of(context.metrics)) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"ema": {}}, "moving average: checkpoint False, this job True"),
+        ({"optim": {"name": "sgd", "no_decay_parts": ["classifier"]}}, "weights in other groups"),
+    ],
+)
+def test_features_that_a_checkpoint_does_not_have_are_refused(change, shown, tiny):
+    context = MemoryContext(stop_when=lambda: True)
+    train(tiny(), context)
+    with pytest.raises(CheckpointError, match=shown):
+        train(tiny(**change), context)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from workloads import durable
+from workloads.worker.checkpoint_reader import open_checkpoint, verified
 from workloads.worker.checkpoints import CheckpointStore
 from workloads.worker.failures import CheckpointError, FencedError, StorageFullError
 from workloads.worker.manifest import Manifest
@@ -34,14 +35,14 @@ def assert_loads(store, *steps):
 
 def test_nothing_saved_loads_nothing(make_store):
     assert make_store().load_latest() is None
-    assert make_store().load_best() is None
+    assert make_store().loaded_from is None
 
 
-def test_save_and_load(make_store, make_state):
+def test_save_and_load(paths, make_store, make_state):
     store = make_store()
     save(store, make_state, 10, 20, best=(10,))
     assert_loads(make_store(2), 20)
-    assert store.load_best()["step"] == 10
+    assert open_checkpoint(paths.root, "best")["step"] == 10
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,7 +72,7 @@ def test_a_fault_at_any_operation_leaves_a_good_checkpoint(
         # The next attempt goes on: nothing is left over, the step can be saved again.
         save(resumed, make_state, 30, 40, best=(30, 40))
         assert_loads(make_store(3), 40)
-        assert resumed.load_best()["step"] == 40
+        assert open_checkpoint(paths.root, "best")["step"] == 40
         assert {p.name for p in paths.checkpoints.iterdir()} == {
             "step-0000000030",
             "step-0000000040",
@@ -299,19 +300,12 @@ def test_a_pickle_with_code_is_never_run(paths, make_store, make_state, tmp_path
     assert not (tmp_path / "canary").exists()
 
 
-def test_retention_keeps_the_newest_and_the_best(make_store, make_state):
-    store = make_store(keep=3)
-    save(store, make_state, *range(10, 110, 10), best=(10, 30))
-    assert store.steps() == [30, 80, 90, 100]
-    assert store.load_best()["step"] == 30
-
-
 def test_the_best_pointer_is_mended_after_a_crash(paths, make_store, make_state):
     store = make_store()
     save(store, make_state, 10, 20, best=(10, 20))
     paths.best.unlink()  # the crash came between the checkpoint and its pointer
     assert_loads(make_store(2), 20)
-    assert make_store(2).load_best()["step"] == 20
+    assert open_checkpoint(paths.root, "best")["step"] == 20
 
 
 def test_the_best_is_found_while_it_is_replaced(paths, make_store, make_state):
@@ -319,18 +313,19 @@ def test_the_best_is_found_while_it_is_replaced(paths, make_store, make_state):
     save(store, make_state, 10, best=(10,))
     folder = paths.checkpoints / "step-0000000010"
     folder.rename(folder.with_name("step-0000000010.old"))  # and then the crash
-    assert store.load_best()["step"] == 10
+    assert open_checkpoint(paths.root, "best")["step"] == 10
     shutil.rmtree(folder.with_name("step-0000000010.old"))
-    with pytest.raises(CheckpointError, match="of step 10, cannot be used: it is missing"):
-        store.load_best()
+    with pytest.raises(CheckpointError, match="has no checkpoint yet"):
+        open_checkpoint(paths.root, "best")
 
 
 def test_a_zombie_removes_nothing(paths, make_store, make_state, monkeypatch, capsys):
     """Attempt 2 takes over right after attempt 1 committed, before that tidied up."""
     old = make_store(1)
     save(old, make_state, 10, 20)
-    verify = old._verified
-    monkeypatch.setattr(old, "_verified", lambda folder: (make_store(2), verify(folder))[1])
+    monkeypatch.setattr(
+        "workloads.worker.checkpoints.verified", lambda folder: (make_store(2), verified(folder))[1]
+    )
     save(old, make_state, 30, best=(30,))
     assert old.steps() == [10, 20, 30]
     assert not paths.best.exists()

@@ -20,7 +20,7 @@ def write(path, resume_at, *ats, commit=None):
     writer = SpoolWriter.open(path, resume_at)
     for at in ats:
         writer.append(row(at))
-    writer.sync()
+    writer.sync(writer.take(max(ats, default=0)))
     if commit is not None:
         writer.commit(commit)
     writer.close()
@@ -49,7 +49,7 @@ def test_rows_come_back_as_they_went(path):
     writer = SpoolWriter.open(path, 0)
     value = {"a": 1 / 3, "nan": math.nan, "inf": math.inf, "minus": -math.inf, "big": 1e308}
     writer.append(SpoolRow(step=1, at=7, time_ms=5, metrics=value))
-    writer.sync()
+    writer.sync(writer.take(7))
     writer.commit(7)
     (got,), _ = read_committed(path, 0)
     assert (got.step, got.at, got.time_ms) == (1, 7, 5)
@@ -99,11 +99,29 @@ def test_a_fallback_to_an_older_checkpoint_records_nothing_twice(path):
     assert committed(path) == [1, 2, 3, 4, 5]
 
 
+def test_a_mark_releases_only_the_rows_of_its_checkpoint(path):
+    """Rows appended while a checkpoint is written are not covered by it."""
+    writer = SpoolWriter.open(path, 0)
+    writer.append(row(1))
+    writer.append(row(2))
+    writer.append(row(3))
+    rows = writer.take(2)
+    writer.append(row(4))
+    writer.sync(rows)
+    writer.append(row(5))
+    writer.commit(2)
+    assert committed(path) == [1, 2]
+    writer.append(row(2))  # too late for its checkpoint: it would come twice after a resume
+    writer.sync(writer.take(5))
+    writer.commit(5)
+    assert committed(path) == [1, 2, 3, 4, 5]
+
+
 def test_a_zombie_writes_where_nobody_reads(path):
     zombie = SpoolWriter.open(path, 0)
     write(path, 0, 1, commit=1)
     zombie.append(row(1))
-    zombie.sync()
+    zombie.sync(zombie.take(1))
     zombie.commit(1)
     assert committed(path) == [1]
 
@@ -114,12 +132,15 @@ def test_a_full_disk_leaves_no_half_line(path, faults):
     before = path.read_bytes()
     writer.append(row(2))
     with faults("ENOSPC", 1).installed(), pytest.raises(OSError, match="No space"):
-        writer.sync()
+        writer.sync(writer.take(2))
     assert path.read_bytes() == before
 
 
-def live(path, rng, checkpoints, steps, every):
-    """One attempt: train, save and maybe die anywhere, as FolderContext orders it."""
+def live(path, rng, checkpoints, steps, every, asynchronous):
+    """One attempt: train, save and maybe die anywhere, as FolderContext orders it.
+
+    Asynchronously, the stages of a write go on between later steps, and the next save waits.
+    """
 
     class Killed(Exception):
         pass
@@ -128,23 +149,33 @@ def live(path, rng, checkpoints, steps, every):
         if rng.random() < probability:
             raise Killed
 
+    def save(at, rows):
+        writer.sync(rows)
+        yield may_die()
+        checkpoints.add(at)
+        yield may_die()
+        writer.commit(at)
+
     start = max(checkpoints, default=0)
     if checkpoints and rng.random() < 0.25:  # the newest is damaged
         checkpoints.discard(start)
         start = max(checkpoints, default=0)
     writer = SpoolWriter.open(path, start)
+    under_way = iter(())
     try:
         for at in range(start + 1, steps + 1):
             may_die()
+            if rng.random() < 0.4:
+                next(under_way, None)
             writer.append(row(at))
             if at % 3 == 0:
                 writer.append(row(at, step=at // 3, **{"val/top1": float(at)}))
             if at % every == 0 or at == steps:
-                writer.sync()
-                may_die()
-                checkpoints.add(at)
-                may_die()
-                writer.commit(at)
+                list(under_way)
+                under_way = save(at, writer.take(at))
+                if not asynchronous:
+                    list(under_way)
+        list(under_way)
     except Killed:
         data = path.read_bytes()
         if rng.random() < 0.5:  # power loss: what was not synced may be half there
@@ -156,14 +187,19 @@ def live(path, rng, checkpoints, steps, every):
 
 
 @settings(max_examples=150, deadline=None)
-@given(seed=st.integers(0, 2**32), steps=st.integers(1, 30), every=st.integers(1, 9))
-def test_any_schedule_of_crashes_records_each_step_once(seed, steps, every):
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.integers(1, 30),
+    every=st.integers(1, 9),
+    asynchronous=st.booleans(),
+)
+def test_any_schedule_of_crashes_records_each_step_once(seed, steps, every, asynchronous):
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         path, offset, sent = Path(folder) / "m.jsonl", 0, []
         checkpoints: set[int] = set()
         for _ in range(2000):
-            done = live(path, rng, checkpoints, steps, every)
+            done = live(path, rng, checkpoints, steps, every, asynchronous)
             if done or rng.random() < 0.7:  # the driver reads now and then
                 rows, offset = read_committed(path, offset)
                 sent += [(key, r.step, v) for r in rows for key, v in r.metrics.items()]

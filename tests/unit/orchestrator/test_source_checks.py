@@ -1,0 +1,213 @@
+"""Missing and broken files are met before anything is recorded, whatever the source."""
+
+import gzip
+import os
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+
+from orchestrator.jobs.source_checks import CHECKS, check_files
+from workloads.config.data import SOURCE_CONFIGS, TORCHVISION_DATASETS
+from workloads.config.document import apply_overrides
+from workloads.config.errors import ConfigError
+from workloads.config.train import TrainConfig
+from workloads.config.validate import validate
+from workloads.data.errors import DataError
+
+
+def look(*overrides: str) -> None:
+    check_files(validate(TrainConfig, apply_overrides({}, overrides), "x"), "my.yaml")
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises((DataError, ConfigError)) as caught:
+        look(*overrides)
+    return str(caught.value)
+
+
+def idx(path: Path, *shape: int, magic: int = 8) -> None:
+    header = bytes((0, 0, magic, len(shape))) + struct.pack(f">{len(shape)}I", *shape)
+    with gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb") as file:
+        file.write(header + bytes(int(shape[0])))
+
+
+@pytest.fixture
+def fashion(tmp_path: Path) -> Path:
+    idx(tmp_path / "train-images-idx3-ubyte.gz", 100, 28, 28)
+    idx(tmp_path / "train-labels-idx1-ubyte", 100)
+    idx(tmp_path / "t10k-images-idx3-ubyte", 50, 28, 28)
+    idx(tmp_path / "t10k-labels-idx1-ubyte.gz", 50)
+    return tmp_path
+
+
+def test_every_source_that_reads_files_is_looked_at():
+    with_path = {name for name, cls in SOURCE_CONFIGS.items() if "path" in cls.model_fields}
+    assert set(CHECKS) == with_path
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_a_folder_that_is_not_there(name, tmp_path):
+    more = ["data.dataset=DTD"] if name == "torchvision" else []
+    missing = f"{tmp_path}/none"
+    assert missing in refused(f"data={name}", f"data.path={missing}", *more)
+    file = tmp_path / "file"
+    file.touch()
+    assert "file" in refused(f"data={name}", f"data.path={file}", *more)
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_a_folder_that_holds_something_else(name, tmp_path):
+    more = ["data.dataset=DTD"] if name == "torchvision" else []
+    (tmp_path / "holiday.txt").touch()
+    assert str(tmp_path) in refused(f"data={name}", f"data.path={tmp_path}", *more)
+
+
+def test_folders_in_stores_are_left_to_the_workers():
+    look("data=image_folder", "data.path=s3://bucket/images")
+    look("data=packed", "data.path=gs://bucket/images")
+
+
+def test_fashion_mnist(fashion):
+    look("data=fashion_mnist", f"data.path={fashion}")
+    text = refused("data=fashion_mnist", f"data.path={fashion}", "global_batch_size=128")
+    assert "128 images make a batch, and fashion_mnist has 100 to train" in text
+    text = refused("data=fashion_mnist", f"data.path={fashion}", "steps_per_epoch=2")
+    assert "steps_per_epoch: 2 asked for, 100 images make 1" in text
+
+
+@pytest.mark.parametrize("name", ["train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte.gz"])
+def test_fashion_mnist_with_a_file_missing_or_of_another_kind(fashion, name):
+    idx(fashion / name, 10, 3, 3)  # images in the place of labels
+    assert "is not an IDX file" in refused("data=fashion_mnist", f"data.path={fashion}")
+    (fashion / name).write_bytes(b"")
+    assert name in refused("data=fashion_mnist", f"data.path={fashion}")
+    (fashion / name).unlink()
+    text = refused("data=fashion_mnist", f"data.path={fashion}")
+    assert "has neither" in text
+    assert "dataset-fashion-mnist" in text
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_cifar(tmp_path, nested):
+    folder = tmp_path / "cifar-10-batches-bin" if nested else tmp_path
+    folder.mkdir(exist_ok=True)
+    names = [f"data_batch_{n}.bin" for n in range(1, 6)] + ["test_batch.bin", "batches.meta.txt"]
+    for name in names:
+        (folder / name).touch()
+    look("data=cifar10", f"data.path={tmp_path}")
+    (folder / "data_batch_3.bin").unlink()
+    text = refused("data=cifar10", f"data.path={tmp_path}")
+    assert "there is no data_batch_3.bin" in text
+    assert "train, test, meta" in refused("data=cifar100", f"data.path={tmp_path}")
+
+
+def test_cub200(tmp_path):
+    folder = tmp_path / "CUB_200_2011"
+    (folder / "images").mkdir(parents=True)
+    for name in ("images.txt", "image_class_labels.txt", "classes.txt"):
+        (folder / name).touch()
+    text = refused("data=cub200", f"data.path={tmp_path}")
+    assert "train_test_split.txt" in text
+    (folder / "train_test_split.txt").write_text("".join(f"{i} {i % 2}\n" for i in range(100)))
+    look("data=cub200", f"data.path={tmp_path}", "global_batch_size=50")
+    assert "has 50 to train" in refused(
+        "data=cub200", f"data.path={tmp_path}", "global_batch_size=52"
+    )
+
+
+@pytest.mark.parametrize("dataset", TORCHVISION_DATASETS)
+def test_torchvision_sets_are_looked_for_where_torchvision_does(tmp_path, dataset):
+    text = refused("data=torchvision", f"data.path={tmp_path}", f"data.dataset={dataset}")
+    assert f"torchvision looks for {dataset}" in text
+    expected = text.partition(" has no ")[2].partition(",")[0].split(" or ")[0]
+    (tmp_path / expected).mkdir()
+    look("data=torchvision", f"data.path={tmp_path}", f"data.dataset={dataset}")
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    from workloads.data.pack_manifest import (
+        Manifest,
+        PackOptions,
+        Shard,
+        ShardFiles,
+        Source,
+        StoredFile,
+        Variant,
+        manifest_bytes,
+    )
+
+    root = tmp_path / "packed"
+    shards = []
+    for split, images in (("train", 70), ("val", 9)):
+        files = {}
+        for variant in ("jpeg-32", "jpeg-original"):
+            stored = []
+            for suffix in ("parquet", "index"):
+                path = root / variant / f"{split}.{suffix}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"x" * images)
+                name = f"{variant}/{split}.{suffix}"
+                stored.append(StoredFile(path=name, bytes=images, sha256="0" * 64))
+            files[variant] = ShardFiles(data=stored[0], index=stored[1])
+        shards.append(
+            Shard(split=split, number=0, images=images, source="", skipped={}, files=files)
+        )
+    manifest = Manifest(
+        finished=True,
+        source=Source(path="/src", images=79, digest=""),
+        options=PackOptions(
+            variants=(Variant(form="jpeg", size=32), Variant(form="jpeg", size=None))
+        ),
+        classes=("a", "b"),
+        shards=tuple(shards),
+    )
+    (root / "manifest.json").write_bytes(manifest_bytes(manifest))
+    return root
+
+
+def test_packed_images(packed):
+    chosen = ("data=packed", f"data.path={packed}", "data.variant=jpeg-32")
+    look(*chosen)
+    assert "several variants: jpeg-32, jpeg-original" in refused(*chosen[:2])
+    assert "no variant 'jpeg-64'" in refused(*chosen[:2], "data.variant=jpeg-64")
+    assert "has 70 to train" in refused(*chosen, "global_batch_size=80")
+    (packed / "jpeg-original" / "val.index").unlink()
+    look(*chosen)
+    os.truncate(packed / "jpeg-32" / "val.parquet", 3)
+    assert "has 3 bytes of 9" in refused(*chosen)
+    (packed / "jpeg-32" / "train.index").unlink()
+    assert "train.index is missing" in refused(*chosen)
+    text = (packed / "manifest.json").read_text()
+    (packed / "manifest.json").write_text(text.replace('"finished": true', '"finished": false'))
+    assert "was not finished" in refused(*chosen)
+    (packed / "manifest.json").write_text("{")
+    assert "damaged" in refused(*chosen)
+
+
+def test_initial_weights(tmp_path):
+    missing = tmp_path / "resnet50.pth"
+    assert f"init.weights: there is no file {missing}" in refused(f"init.weights={missing}")
+    missing.touch()
+    look(f"init.weights={missing}")
+    look("init.weights=/storage/train-x7:best")  # of a job that has saved nothing yet
+
+
+def test_an_image_folder_names_the_first_broken_image(tmp_path):
+    from PIL import Image
+
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for number in range(40):
+                Image.new("RGB", (9, 9), (number, 0, 0)).save(folder / f"{number}.png")
+    arguments = ("data=image_folder", f"data.path={tmp_path}")
+    look(*arguments)
+    assert "has 80 to train" in refused(*arguments, "global_batch_size=82")
+    (tmp_path / "train" / "b" / "3.png").write_bytes(b"no image")
+    assert "3.png" in refused(*arguments)
+    shutil.rmtree(tmp_path / "val" / "b")
+    assert "val" in refused(*arguments)

@@ -1,0 +1,150 @@
+"""`gcpctl submit eval` and `gcpctl predict` without a cluster: real files, real children."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from orchestrator.cli.commands import predict as commands
+from orchestrator.cli.commands.submit_eval import complete_checkpoints
+from orchestrator.cli.published_weights import named_network
+from tests.unit.orchestrator.test_cli import gcpctl, home  # noqa: F401 - a fixture
+from workloads.config.model import ModelConfig
+from workloads.models.gcp_net import build_model
+from workloads.models.weights.model_file import ModelFile, save_model
+
+pytestmark = pytest.mark.usefixtures("home")
+
+CLASSES = tuple("abcdefghij")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """A small network for gray images of ten classes, as a model file."""
+    path = tmp_path_factory.mktemp("weights") / "small.gcpnet"
+    config = ModelConfig()
+    torch.manual_seed(0)
+    state = build_model(config, in_channels=1, num_classes=10).state_dict()
+    model = ModelFile(
+        config=config, in_channels=1, num_classes=10, classes=CLASSES, state=dict(state)
+    )
+    save_model(model, path, force=False)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        ((), 2, "--checkpoint"),
+        (("-c", "x"), 3, "no cluster here yet"),
+        (("-c", "runs:/x/net.pth", "--data", "digits"), 3, "no cluster here yet"),
+        (("-c", "x:newest"), 2, "x:last"),
+        (("-c", "nosuch.pth", "--data", "digits"), 5, "no file"),
+        (("-c", "/tmp", "--data", "digits"), 5, "neither a job's nor one of its checkpoints"),
+        (("-c", "x", "--crops", "nine"), 2, "'centre', 'flip', 'ten'"),
+        (("-c", "x", "--after", "y"), 3, "no cluster here yet"),
+    ],
+)
+def test_mistakes(args, code, words):
+    answer = gcpctl("submit", "eval", *args)
+    assert words in answer.stderr
+    assert answer.returncode == code
+    assert answer.stdout == ""
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_dry_run_tells_the_network_of_a_file_and_starts_nothing(small, home):  # noqa: F811
+    answer = gcpctl(
+        "submit", "eval", "-c", str(small), "--data", "digits", "--crops", "flip", "--dry-run",
+        "calibration_bins=5",
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    config = yaml.safe_load(answer.stdout)
+    assert config["weights"] == config["origin"] == str(small)
+    assert config["model"] == ModelConfig().model_dump(mode="json")
+    assert (config["crops"], config["calibration_bins"]) == ("flip", 5)
+    assert config["images"]["mean"] == [0.3053]
+    assert "study evaluations" in answer.stdout
+    assert not (home / "home with spaces").exists()
+
+
+def test_an_unknown_network_names_the_closest(small):
+    answer = gcpctl(
+        "submit", "eval", "-c", str(small), "--data", "digits", "--network", "resnet50_isqr_256"
+    )
+    assert answer.returncode == 2
+    assert "did you mean 'resnet50_isqrt_256'" in answer.stderr
+
+
+def test_a_named_network_brings_its_images():
+    known = named_network("inception_v3_gap")
+    assert known.images is not None
+    assert (known.images.size, known.images.resize) == (299, 342)
+    assert named_network("small_resnet_gap").images is None
+
+
+def test_checkpoints_complete_after_the_colon():
+    assert complete_checkpoints(None, None, "k7x2:") == ["k7x2:best", "k7x2:last"]
+    assert complete_checkpoints(None, None, "k7x2:l") == ["k7x2:last"]
+
+
+# --- predict -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, shade in (("dark.png", 10), ("light.png", 240)):
+        Image.new("L", (40, 30), shade).save(folder / name)
+    (folder / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+def test_predict_names_the_likeliest_classes_and_every_bad_file(small, images):
+    answer = gcpctl(
+        "predict", str(images), "gone.jpg", "-c", str(small), "--top", "3", "-o", "json"
+    )
+    assert answer.returncode == 2
+    found = json.loads(answer.stdout)
+    assert found["classes_known"]
+    assert [Path(image["path"]).name for image in found["images"]] == ["dark.png", "light.png"]
+    for image in found["images"]:
+        probabilities = [guess["probability"] for guess in image["predictions"]]
+        assert len(probabilities) == 3
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert {guess["class"] for guess in image["predictions"]} < set(CLASSES)
+    assert {Path(error["path"]).name for error in found["errors"]} == {"broken.png", "gone.jpg"}
+
+
+def test_predictions_as_a_table():
+    guesses = [{"class": "owl", "probability": 0.75}, {"class": "hawk", "probability": 0.125}]
+    images = [{"path": name, "predictions": guesses} for name in ("a.jpg", "b.jpg")]
+    lines = commands._table({"classes_known": True, "images": images}).splitlines()
+    assert lines[0].split() == ["IMAGE", "PROBABILITY", "CLASS"]
+    assert lines[1].split() == ["a.jpg", "75.00", "%", "owl"]
+    assert lines[2].split() == ["12.50", "%", "hawk"]
+    assert lines[3].startswith("b.jpg")
+    unnamed = commands._table({"classes_known": False, "images": images})
+    assert unnamed.splitlines()[0].endswith("CLASS NUMBER")
+
+
+def test_a_jobs_checkpoint_is_found_while_the_cluster_is_down(tmp_path, monkeypatch):
+    from tests.unit.orchestrator.test_checkpoints import profile_of, save
+
+    token = tmp_path / "token"
+    token.write_text("secret")
+    token.chmod(0o600)
+    save(tmp_path / "train-a", 4, 8, best=4)
+    monkeypatch.setattr(commands, "load_profile", lambda: profile_of(tmp_path))
+    assert commands._weights("train-a").name == "step-0000000004"
+    assert commands._weights("train-a:last").name == "step-0000000008"
+
+
+def test_predict_reads_nothing_from_mlflow():
+    answer = gcpctl("predict", "a.png", "-c", "runs:/x/net.pth")
+    assert answer.returncode == 2
+    assert "submit eval" in answer.stderr
