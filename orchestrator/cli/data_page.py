@@ -20,8 +20,9 @@ _FORMS = {"image_folder": "an image folder", "packed": "packed images"}
 def render_check(report: CheckReport, *, all_classes: bool) -> str:
     """Return a check's answer; every class has a row where there are few, or if asked for."""
     classes = len({name for of_class in report.counts.values() for name in of_class})
+    inside = f" in {classes:,} classes" if classes else ""  # unknown of a pack that is damaged
     head = (
-        f"{report.path}: {_FORMS[report.form]}, {report.images:,} images in {classes:,} classes, "
+        f"{report.path}: {_FORMS[report.form]}, {report.images:,} images{inside}, "
         f"{amount(report.bytes)}"
     )
     parts = [head]

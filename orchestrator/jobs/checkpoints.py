@@ -247,7 +247,7 @@ def _resolve_job(
         return pending
     if not _checkpoints(folder):
         why = job.reason or job.phase
-        hint = f"wait for it and evaluate then: --after {job.job_id}"
+        hint = f"let the new job wait for it: --after {job.job_id}"
         raise NotFoundError(
             f"{job.job_id} has no checkpoint yet; it is {job.state}" + (f" ({why})" if why else ""),
             "" if job.state.is_final else hint,

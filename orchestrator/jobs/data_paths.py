@@ -6,12 +6,18 @@ from typing import Any, TypeVar
 
 from workloads.config.base import Config
 from workloads.config.errors import ConfigError, Problem
+from workloads.data.filesystem import REMOTE_SCHEMES
 
 _C = TypeVar("_C", bound=Config)
 
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 """`s3://bucket/x`, `runs:/x`: not a path of the file system, and left as it is."""
 _PLACES = (("data", "path"), ("init", "weights"))
+_SCHEMES = {
+    "data": ("file", *REMOTE_SCHEMES),
+    "init": ("runs", "models", "mlflow-artifacts"),
+}
+"""Of the URIs that are understood in each place."""
 
 
 def is_uri(text: str) -> bool:
@@ -35,7 +41,10 @@ def with_absolute_paths(config: _C, folder: Path | None, source: str) -> _C:
     for section, key in _PLACES:
         part = getattr(config, section, None)
         given = getattr(part, key, None)
-        if part is None or not isinstance(given, str) or is_uri(given):
+        if part is None or not isinstance(given, str):
+            continue
+        if is_uri(given):
+            problems += _unknown_scheme(section, key, given)
             continue
         path = Path(given).expanduser()
         if folder is not None:
@@ -47,3 +56,12 @@ def with_absolute_paths(config: _C, folder: Path | None, source: str) -> _C:
     if problems:
         raise ConfigError(source, problems)
     return config.model_copy(update=changed)
+
+
+def _unknown_scheme(section: str, key: str, uri: str) -> list[Problem]:
+    scheme, slashes, _ = uri.partition("://")
+    if not slashes or scheme.lower() in _SCHEMES[section]:
+        return []
+    known = ", ".join(f"{name}:" for name in _SCHEMES[section])
+    message = f"nothing is read from {scheme}:// here"
+    return [Problem(f"{section}.{key}", message, f"a path, or a URI with {known}")]

@@ -23,6 +23,7 @@ from workloads.config.batches import batch_size_per_worker, count_parts, worker_
 from workloads.config.data import SOURCE_CONFIGS, has_size_of_its_own
 from workloads.config.document import apply_overrides
 from workloads.config.errors import ConfigError, Problem
+from workloads.config.rates import first_epoch_at_rest
 from workloads.config.train import TrainConfig
 from workloads.config.validate import validate
 from workloads.config.zoo import load_zoo
@@ -112,6 +113,7 @@ def plan_train(recipe_name: str, overrides: Sequence[str], request: Request) -> 
         _Heading, {k: document.pop(k) for k in _Heading.model_fields if k in document}, source
     )
     config = validate(TrainConfig, document, source)
+    _refuse_idle_epochs(config, source)
     if config.init is not None and request.resolve_weights is not None:
         weights = {"weights": request.resolve_weights(config.init.weights)}
         config = config.model_copy(update={"init": config.init.model_copy(update=weights)})
@@ -227,6 +229,17 @@ def _with_places_to_be_given(document: dict[str, Any]) -> dict[str, Any]:
     if isinstance(init, dict):
         document = document | {"init": {"weights": TO_BE_GIVEN, **init}}
     return document
+
+
+def _refuse_idle_epochs(config: TrainConfig, source: str) -> None:
+    """Raise ConfigError where the schedule is at 0 before the training is over."""
+    resting = first_epoch_at_rest(config)
+    if resting is not None:
+        message = f"the rate is 0 after {resting} epochs, and {config.epochs} are asked for"
+        hint = f"epochs={resting}, or a schedule that is as long" if resting else ""
+        if getattr(config.schedule, "cooldown_epochs", 0):
+            hint = "a cooldown needs schedule.final_lr_ratio above 0"
+        raise ConfigError(source, [Problem("schedule", message, hint)])
 
 
 def _worker_counts(config: TrainConfig, options: JobOptions, source: str) -> tuple[int, ...]:

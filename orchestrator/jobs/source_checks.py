@@ -9,12 +9,13 @@ import gzip
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.jobs.data_paths import is_uri
 from workloads.config.data import (
     CifarConfig,
     Cub200Config,
+    DigitsConfig,
     FashionMnistConfig,
     ImageFolderConfig,
     PackedConfig,
@@ -26,6 +27,11 @@ from workloads.data.errors import DataError
 
 _IMAGES_DECODED = 2000
 """Of an image folder; all of a large one would take too long."""
+
+_DIGITS_PER_CLASS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
+
+_CHECKPOINT_FOLDERS = ("state.pt", "checkpoints", "step-*")
+"""In a checkpoint, in a job's folder, and in its folder of checkpoints."""
 
 _IDX_FILES = {
     "train-images-idx3-ubyte": 3,
@@ -96,9 +102,30 @@ def check_files(config: TrainConfig, source: str) -> None:
 def _check_weights(weights: str, source: str) -> None:
     if is_uri(weights) or weights.endswith((":best", ":last")):
         return
-    if not Path(weights).exists():
+    path = Path(weights)
+    what = ""
+    if not path.exists():
+        what = f"there is no file {path}"
+    elif path.is_dir():
+        if not any(any(path.glob(pattern)) for pattern in _CHECKPOINT_FOLDERS):
+            what = f"{path} is a folder without a checkpoint in it"
+    elif not _begins_like_weights(path):
+        what = f"{path} is no file of weights (torch.save or safetensors)"
+    if what:
         hint = "a file of weights, or a job's name (see: gcpctl status)"
-        raise ConfigError(source, [Problem("init.weights", f"there is no file {weights}", hint)])
+        raise ConfigError(source, [Problem("init.weights", what, hint)])
+
+
+def _begins_like_weights(path: Path) -> bool:
+    """Whether a file begins as an archive or pickle of torch does, or says it is safetensors."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError:
+        return True  # perhaps readable for the workers, who say so if not
+    return start.startswith((b"PK\x03\x04", b"\x80")) or (
+        path.suffix == ".safetensors" and start != b""
+    )
 
 
 def _check_amount(config: TrainConfig, num_images: int, source: str) -> None:
@@ -115,14 +142,22 @@ def _check_amount(config: TrainConfig, num_images: int, source: str) -> None:
 # --- one check for each source: from its config to the number of training images, if known -------
 
 
-def check_image_folder(data: ImageFolderConfig) -> int:
-    """Look for both splits and all classes, and decode the first images."""
-    from workloads.data.scan import check_images, scan_image_folder
+def check_digits(data: DigitsConfig) -> int:
+    """Count what is left to train on of the built-in images."""
+    held_out = (min(max(round(data.val_fraction * n), 1), n - 1) for n in _DIGITS_PER_CLASS)
+    return sum(_DIGITS_PER_CLASS) - sum(held_out)
 
-    index = scan_image_folder(data.path)
+
+def check_image_folder(
+    data: ImageFolderConfig, split: Literal["train", "val"] | None = None
+) -> int:
+    """Look for a split, or both, and all classes, and decode the first images."""
+    from workloads.data.scan import SPLITS, check_images, scan_image_folder
+
+    index = scan_image_folder(data.path, SPLITS if split is None else (split,))
     if data.check_images:
         check_images(
-            index,
+            index.only(split) if split is not None else index,
             max_pixels=data.max_pixels,
             on_bad_image=data.on_bad_image,
             limit=_IMAGES_DECODED,
@@ -241,6 +276,7 @@ def _folder(path: str, hint: str) -> Path:
 
 
 CHECKS: dict[str, Callable[[Any], int | None]] = {
+    "digits": check_digits,
     "image_folder": check_image_folder,
     "packed": check_packed,
     "fashion_mnist": check_fashion_mnist,
@@ -249,4 +285,4 @@ CHECKS: dict[str, Callable[[Any], int | None]] = {
     "torchvision": check_torchvision,
     "cub200": check_cub200,
 }
-"""Sources that read files. `digits` comes with scikit-learn."""
+"""By the names of the sources."""

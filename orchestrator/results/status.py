@@ -51,8 +51,13 @@ def why(job: Job) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the first line of a text that others wrote, without what a terminal would obey."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text.strip().split("\n", 1)[0])
+    """Return the first line of a text that others wrote, without what a terminal would obey.
+
+    A line that ends with a colon announces what the next one says, and is joined with it.
+    """
+    lines = [line.strip() for line in text.strip().split("\n")]
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", line)
 
 
 def age(seconds: float) -> str:

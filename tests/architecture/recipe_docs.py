@@ -31,7 +31,7 @@ reproduced here yet**: that takes GPUs. What tests hold is that a recipe has the
 preprocessing, schedule and optimizer.
 
     gcpctl submit train RECIPE data.path=/data/imagenet          # train/<class>/*, val/<class>/*
-    gcpctl submit train RECIPE data=packed data.path=/data/packed      # the same as shards
+    gcpctl submit train RECIPE data=packed data.path=/data/packed data.loader_workers=8   # shards
     gcpctl submit eval --checkpoint JOB:best                     # ten crops: --crops ten
 
 Every recipe keeps its global batch at any `--workers N`. It asks for GPUs, and runs without them

@@ -62,6 +62,23 @@ def lr_factor(
     return schedule.warmup_start + (1.0 - schedule.warmup_start) * done / warmup
 
 
+def first_epoch_at_rest(config: TrainConfig) -> int | None:
+    """Return the epoch, counted from 0, from which the rate is 0 to the end; None if there is none.
+
+    Each epoch is looked at in its beginning and its middle.
+    """
+    epochs, resting = config.epochs, None
+    for epoch in reversed(range(epochs)):
+        steps = (2 * epoch, 2 * epoch + 1)
+        if any(
+            lr_factor(config.schedule, epochs=epochs, steps_per_epoch=2, global_step=step)
+            for step in steps
+        ):
+            break
+        resting = epoch
+    return resting
+
+
 def constant(config: ConstantConfig, epoch: float, epochs: int) -> float:
     """Return 1 throughout."""
     return 1.0

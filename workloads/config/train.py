@@ -199,6 +199,11 @@ class TrainConfig(Config):
             )
         if self.freeze is not None and set(self.freeze.parts) == set(get_args(Part)):
             raise ValueError("freeze.parts names all parts, and nothing would be trained")
+        held = {part for part in get_args(Part) if getattr(self.optim.lr_factors, part) == 0.0}
+        if self.freeze is not None and self.freeze.until_epoch is None:
+            held |= set(self.freeze.parts)
+        if held == set(get_args(Part)):
+            raise ValueError("optim.lr_factors of 0 and freeze.parts leave nothing to train")
         if self.validation.from_epoch > self.epochs:
             raise ValueError(
                 f"validation.from_epoch ({self.validation.from_epoch}) is after the last epoch "

@@ -1,7 +1,8 @@
 """Every image of a folder looked at: what it is, and whether it can be used. Needs no torch."""
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from workloads.data.errors import DataError
 from workloads.data.filesystem import explained, open_filesystem, read_file
 from workloads.data.image_facts import ImageFacts, Trait, image_facts
 from workloads.data.processes import Tick, in_processes
-from workloads.data.scan import EXTENSIONS, SPLITS
+from workloads.data.scan import EXTENSIONS, SPLITS, refuse_odd_name
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -111,31 +112,29 @@ def _list_images(
     filesystem: "fs.FileSystem", root: str
 ) -> tuple[list[_Listed], dict[str, dict[str, int]], list[Finding]]:
     """Return the images in order, the counts by split and class, and what is wrong with both."""
-    from pyarrow import fs
-
     with explained(root):
-        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
+        found = list(_entries(filesystem, root))
     counts: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
     images: list[_Listed] = []
     passed_over: list[str] = []
     other_folders: list[str] = []
-    for info in found:
-        name = info.path[len(root.rstrip("/")) + 1 :]
+    for name, is_folder, size in found:
         split, *inner = name.split("/")
-        is_folder = info.type == fs.FileType.Directory
         if any(part.startswith(".") for part in (split, *inner)):
             continue
         if split not in SPLITS:
             if is_folder and not inner:
-                other_folders.append(split)
+                other_folders.append(_shown(split))
         elif is_folder and len(inner) == 1:
+            refuse_odd_name(name)
             counts[split].setdefault(inner[0], 0)
         elif not is_folder:
             if len(inner) < 2 or not name.lower().endswith(EXTENSIONS):
-                passed_over.append(name)
+                passed_over.append(_shown(name))
                 continue
             counts[split][inner[0]] = counts[split].get(inner[0], 0) + 1
-            images.append(_Listed(name, split, inner[0], info.size))
+            refuse_odd_name(name)
+            images.append(_Listed(name, split, inner[0], size))
     images.sort(key=lambda image: (image.split, image.label, image.name))
     counts = {split: dict(sorted(of_class.items())) for split, of_class in counts.items()}
     findings = []
@@ -155,6 +154,37 @@ def _list_images(
             finding_about("note", "other_folder", sorted(other_folders), text, "folder")
         )
     return images, counts, findings
+
+
+def _shown(name: str) -> str:
+    """Return a name that can be printed, whatever its bytes are."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def _entries(filesystem: "fs.FileSystem", root: str) -> Iterator[tuple[str, bool, int]]:
+    """Yield the name, whether it is a folder, and the size of everything below `root`."""
+    from pyarrow import fs
+
+    if isinstance(filesystem, fs.LocalFileSystem):
+        yield from _local_entries(root, "")
+        return
+    for info in filesystem.get_file_info(fs.FileSelector(root, recursive=True)):
+        name = info.path[len(root.rstrip("/")) + 1 :]
+        yield name, info.type == fs.FileType.Directory, info.size or 0
+
+
+def _local_entries(root: str, below: str) -> Iterator[tuple[str, bool, int]]:
+    """Follow links as training does: to splits and classes, and not to folders inside a class."""
+    with os.scandir(os.path.join(root, below)) as entries:
+        for entry in entries:
+            name = f"{below}{entry.name}"
+            is_linked = name.count("/") > 1 and entry.is_symlink()
+            if entry.is_dir() and not is_linked:
+                yield name, True, 0
+                if not entry.name.startswith(".") and name.split("/")[0] in SPLITS:
+                    yield from _local_entries(root, f"{name}/")
+            else:
+                yield name, False, os.stat(entry).st_size if entry.is_file() else 0
 
 
 def _image_findings(images: Sequence[_Listed], facts: Sequence[ImageFacts]) -> list[Finding]:

@@ -17,6 +17,8 @@ Level = Literal["problem", "warning", "note"]
 FEW_IMAGES = 5
 """Classes with fewer training images are named."""
 _MOST_EXAMPLES = 100
+_MOST_NAMES = 8
+"""Of equal files: a picture that says "not available" can be there ten thousand times."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,14 @@ def duplicate_findings(
         ("duplicates", within, "are there more than once in a split"),
     ):
         if found:
-            named = [" = ".join(name for name, _, _ in group) for group in found]
+            named = [_names_of([name for name, _, _ in group]) for group in found]
             findings.append(finding_about("warning", kind, named, text))
     return findings
+
+
+def _names_of(equal: list[str]) -> str:
+    more = len(equal) - _MOST_NAMES
+    return " = ".join(equal[:_MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def finding_about(

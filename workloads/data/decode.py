@@ -113,7 +113,9 @@ def to_mode(image: "Image.Image", mode: str) -> "Image.Image":
     image = _upright(image)
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.int64)
-        scale = 256 if image.mode != "I" or wide.max(initial=0) > 255 else 1
+        # Pillow brings what a PGM has beyond 8 bits to 16, however dark the picture is.
+        is_deep = image.mode != "I" or image.format == "PPM" or wide.max(initial=0) > 255
+        scale = 256 if is_deep else 1
         image = Image.fromarray((wide // scale).clip(0, 255).astype(np.uint8))
     if image.mode in ("P", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")

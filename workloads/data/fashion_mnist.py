@@ -6,6 +6,7 @@ dimensions, each dimension as a big-endian number of 32 bits, then the values.
 
 import gzip
 import hashlib
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -71,6 +72,11 @@ def _store(
             f"{path} holds {len(pixels)} images and {len(labels)} labels of {_SPLITS[split]}",
             "the files do not belong together",
         )
+    if pixels.shape[1:] != (28, 28):
+        raise DataError(
+            f"{path}: the images of {_SPLITS[split]} are {pixels.shape[1]}x{pixels.shape[2]}",
+            "Fashion-MNIST's are 28x28: the header is damaged, or the file is of another set",
+        )
     if labels.max() >= len(CLASSES):
         raise DataError(
             f"{path}: a label of {_SPLITS[split]} is {labels.max()}",
@@ -116,7 +122,7 @@ def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
             f"it begins with {data[:4].hex(' ') or 'nothing'}",
         )
     shape = struct.unpack(f">{dimensions}I", data[4:header])
-    expected = int(np.prod(shape, dtype=np.int64))
+    expected = math.prod(shape)
     if len(data) - header != expected:
         raise DataError(
             f"{path} holds {len(data) - header} bytes of values; its header says "

@@ -63,7 +63,7 @@ def build_image_folder(
 
     `loader_workers` is for the loaders. Without `check_images` the digest holds names only, so
     that nothing but the folders is read. With it, each of the `peers` decodes its share of the
-    `checked_splits`.
+    `checked_splits`; a split that is not among them may be missing.
 
     Raises:
         DataError: If the folder is not laid out as it must be, or images are bad and count.
@@ -76,7 +76,7 @@ def build_image_folder(
         skipped = judge_bad_images(index, names, reasons, on_bad_image)
         index = index.without(set(skipped))
     else:
-        index = scan_image_folder(path)
+        index = scan_image_folder(path, checked_splits)
     return SourceImages(
         train=FolderStore(index.files, index.train, max_pixels=max_pixels),
         val=FolderStore(index.files, index.val, max_pixels=max_pixels),
@@ -97,7 +97,7 @@ def _check_together(
     """Scan everything, decode this rank's share, and return what all ranks found bad."""
     index, error, found = None, None, {}
     try:
-        index = scan_image_folder(path)
+        index = scan_image_folder(path, splits)
         share = _names_in(index, splits)[peers.rank :: peers.world_size]
         found = find_bad_images(index.files, share, max_pixels)
     except Exception as reason:  # told after the others have heard what there is to hear

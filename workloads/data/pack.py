@@ -7,7 +7,6 @@ is written does not depend on how many processes there are, nor on how often the
 
 import errno
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from workloads.data.pack_shard import (
     pack_shard,
 )
 from workloads.data.processes import in_processes
-from workloads.data.scan import FolderIndex, scan_image_folder
+from workloads.data.scan import FolderIndex, refuse_odd_name, scan_image_folder, size_of
 
 _SAMPLED = 24
 _MARGIN = 1.05
@@ -113,14 +112,9 @@ def _with_sizes(index: FolderIndex) -> dict[Split, list[SourceImage]]:
     samples: dict[Split, list[tuple[str, int]]] = {"train": index.train, "val": index.val}
     names = [name for split in samples.values() for name, _ in split]
     for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise DataError(
-                f"the file name {os.fsencode(name)!r} is not UTF-8", "rename it"
-            ) from None
+        refuse_odd_name(name)
     return {
-        split: [(name, label, index.files.size(name)) for name, label in part]
+        split: [(name, label, size_of(index.files, name)) for name, label in part]
         for split, part in samples.items()
     }
 
@@ -130,12 +124,15 @@ def _locked(folder: Path) -> Iterator[None]:
     """Keep a second run out of the folder; a run that was killed does not."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file, not a folder")
-    durable.make_folder(folder)
     lock = filelock.FileLock(folder / LOCK)
     try:
+        durable.make_folder(folder)
         lock.acquire(blocking=False)
     except filelock.Timeout:
         raise DataError(f"another gcpctl is packing into {folder}", "wait until it ends") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"cannot write to {folder}: {reason}", "choose another folder") from None
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for_end
 from typing import Any, Protocol, TypeVar
 
@@ -76,7 +77,8 @@ def in_processes(
     )
     try:
         waiting = iter(tasks)
-        pending = _submit(pool, work, itertools.islice(waiting, _AHEAD * workers))
+        with _interrupts_held():
+            pending = _submit(pool, work, itertools.islice(waiting, _AHEAD * workers))
         while pending:
             ended, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             pending |= _submit(pool, work, itertools.islice(waiting, len(ended)))
@@ -111,6 +113,16 @@ def _in_this_process(
 
     for task in tasks:
         yield work(task, tick)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let processes begin without Ctrl-C, which would meet them amid their imports."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _counter: Any = None

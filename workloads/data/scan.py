@@ -57,6 +57,8 @@ class FolderIndex:
             val=[sample for sample in self.val if sample[0] not in names],
         )
         for split, samples in (("train", index.train), ("val", index.val)):
+            if not getattr(self, split):
+                continue  # it was missing from the beginning
             present = {label for _, label in samples}
             for label, name in enumerate(self.classes):
                 if label not in present:
@@ -66,20 +68,25 @@ class FolderIndex:
                     )
         return index
 
+    def only(self, split: Literal["train", "val"]) -> "FolderIndex":
+        """Return the index without the images of the other split."""
+        return replace(self, train=[]) if split == "val" else replace(self, val=[])
+
     def digest(self, *, with_sizes: bool = True) -> str:
         """Return the SHA-256 of the images' names and sizes in bytes."""
         digest = hashlib.sha256()
         for name, _ in (*self.train, *self.val):
-            size = self.files.size(name) if with_sizes else ""
+            size = size_of(self.files, name) if with_sizes else ""
             digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 
-def scan_image_folder(path: str | os.PathLike[str]) -> FolderIndex:
+def scan_image_folder(path: str | os.PathLike[str], needed: Sequence[str] = SPLITS) -> FolderIndex:
     """List the images under `path`. Hidden files and other extensions are passed over.
 
     Args:
         path: Of this machine, or a URI such as `s3://bucket/folder`.
+        needed: Splits that must be there; another one may be missing, and is then empty.
 
     Raises:
         DataError: If there is no such folder, or it is not laid out as it must be.
@@ -90,9 +97,9 @@ def scan_image_folder(path: str | os.PathLike[str]) -> FolderIndex:
         from workloads.data.filesystem import is_remote, local_path
 
         if is_remote(text):
-            return _index_of(*_list_stored(text))
+            return _index_of(*_list_stored(text, needed))
         text = local_path(text)
-    return _index_of(LocalFiles(Path(text)), _list_local(Path(text)))
+    return _index_of(LocalFiles(Path(text)), _list_local(Path(text), needed))
 
 
 Listing = dict[str, dict[str, list[str]]]
@@ -108,20 +115,21 @@ def _index_of(files: ImageFiles, found: Listing) -> FolderIndex:
                 raise DataError(
                     f"{files.where(f'{split}/{name}')} holds no images", f"looked for {known}"
                 )
-    _refuse_one_sided(files, found)
-    classes = sorted(found["train"])
+    if len(found) == len(SPLITS):
+        _refuse_one_sided(files, found)
+    classes = sorted(next(iter(found.values())))
     samples = {
         split: [
             (f"{split}/{name}/{image}", label)
             for label, name in enumerate(classes)
-            for image in found[split][name]
+            for image in found.get(split, {}).get(name, ())
         ]
         for split in SPLITS
     }
     return FolderIndex(files, classes, samples["train"], samples["val"])
 
 
-def _list_stored(uri: str) -> tuple[StoredFiles, Listing]:
+def _list_stored(uri: str, needed: Sequence[str]) -> tuple[StoredFiles, Listing]:
     """List a folder of a store; it has no folders of its own, only names with slashes."""
     from workloads.data.filesystem import list_files, open_filesystem
 
@@ -130,6 +138,8 @@ def _list_stored(uri: str) -> tuple[StoredFiles, Listing]:
     found: Listing = {}
     for split in SPLITS:
         listed = list_files(filesystem, f"{root}/{split}")
+        if not listed and split not in needed:
+            continue
         if not listed:
             raise DataError(f"{uri} has no folder {split!r}", _LAYOUT)
         for info in listed:
@@ -154,16 +164,16 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not hidden
 
 
-def _list_local(root: Path) -> Listing:
+def _list_local(root: Path, needed: Sequence[str]) -> Listing:
     if not root.exists():
         raise DataError(f"there is no folder {root}", "the path must exist on every node")
     if not root.is_dir():
         raise DataError(f"{root} is a file, not a folder", _LAYOUT)
     names = _folders(root)
-    for split in SPLITS:
+    for split in needed:
         if split not in names:
             raise DataError(f"{root} has no folder {split!r}", _LAYOUT)
-    return {split: _classes(root / split) for split in SPLITS}
+    return {split: _classes(root / split) for split in SPLITS if split in names}
 
 
 def _classes(folder: Path) -> dict[str, list[str]]:
@@ -184,6 +194,28 @@ def _refuse_one_sided(files: ImageFiles, found: Listing) -> None:
                 f"{shown}",
                 hint,
             )
+
+
+def size_of(files: ImageFiles, name: str) -> int:
+    """Return a file's size in bytes; 0 where there is no such file, as reading it will say."""
+    try:
+        return files.size(name)
+    except OSError as error:
+        if error.errno not in BAD_ITSELF:
+            raise
+        return 0
+
+
+def refuse_odd_name(name: str) -> None:
+    """Refuse the name of a file or folder that cannot be stored as text.
+
+    Raises:
+        DataError: It is not UTF-8.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"the file name {os.fsencode(name)!r} is not UTF-8", "rename it") from None
 
 
 def _folders(folder: Path) -> list[str]:

@@ -69,13 +69,10 @@ def refuse_other_classes(
 
 def _refuse_order(data: list[str], names: list[str], origin: str) -> None:
     wrong = [i for i, (a, b) in enumerate(zip(names, data, strict=True)) if a != b]
-    shown = [f"  output {i}: {names[i]!r}, the data's class {i}: {data[i]!r}" for i in wrong]
-    if len(shown) > _MOST_SHOWN:
-        shown[_MOST_SHOWN:] = [f"  and {len(wrong) - _MOST_SHOWN} more"]
-    lines = "\n".join(shown)
+    shown = [f"output {i}: {names[i]!r}, the data's class {i}: {data[i]!r}" for i in wrong]
     raise EvaluationError(
         f"{origin} and the data have the same {len(data)} classes in another order"
-        f"{_known_order(data, names)}:\n{lines}\nThe accuracy would say nothing of the network, so "
+        f"{_known_order(data, names)}: {_list(shown)}. The accuracy would say nothing of it, so "
         "it was not worked out",
         "bring the data's classes into the network's order: rename the folders so that they sort "
         "that way, or pack them anew; where the names are wrong and not the order, give the right "
@@ -93,7 +90,8 @@ def _known_order(data: Sequence[str], names: Sequence[str]) -> str:
             return " (the weights' sorted as text, 10 before 2; the data's as numbers)"
     if list(names) == list(reversed(data)):
         return " (reversed)"
-    if sorted(data, key=str.lower) == list(names) or sorted(names, key=str.lower) == list(data):
+    by_code, by_letter = sorted(data), sorted(data, key=str.lower)
+    if [list(data), list(names)] in ([by_code, by_letter], [by_letter, by_code]):
         return " (sorted with and without regard to capitals)"
     return ""
 
@@ -156,14 +154,11 @@ def _refuse_permutation(
 ) -> None:
     """Raise for outputs of which output j means class `meant[j]`."""
     moved = [int(j) for j in np.flatnonzero(meant != np.arange(len(meant)))]
-    shown = [f"  output {j} stands for class {meant[j]}, {classes[meant[j]]!r}" for j in moved]
-    if len(shown) > _MOST_SHOWN:
-        shown[_MOST_SHOWN:] = [f"  and {len(moved) - _MOST_SHOWN} more"]
-    lines = "\n".join(shown)
+    shown = [f"output {j} stands for class {meant[j]}, {classes[meant[j]]!r}" for j in moved]
     raise EvaluationError(
         f"the network's outputs stand in another order than the data's classes{_shape(meant)}: its "
         f"mean accuracy per class is {100 * recall:.1f} % as they stand, and "
-        f"{100 * of_order:.1f} % in the order\n{lines}\nNeither is reported: the weights do not "
+        f"{100 * of_order:.1f} % if {_list(shown)}. Neither is reported: the weights do not "
         "name their classes, so the order is a guess",
         _permutation_hint(meant, classes),
     )
@@ -194,6 +189,12 @@ def _permutation_hint(meant: Ints, classes: Sequence[str]) -> str:
             "weights may be trained on folders named by words. Name the folders as then; " + known
         )
     return f"name the folders so that they sort in the order of the training; {known}"
+
+
+def _list(sentences: list[str]) -> str:
+    """Join the first ones on one line: of a job's reason, `gcpctl status` shows no other."""
+    more = len(sentences) - _MOST_SHOWN
+    return "; ".join(sentences[:_MOST_SHOWN] + [f"and {more} more"] * (more > 0))
 
 
 def _shorten(names: Sequence[str]) -> str:

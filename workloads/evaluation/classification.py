@@ -64,7 +64,8 @@ def evaluate(
 
     Args:
         model: From images (B, C, S, S) to logits (B, K).
-        dataset: Its `get_batch` gives bytes, see `workloads.data.bundle.ImageDataset`.
+        dataset: Its `get_batch` gives bytes, see `workloads.data.bundle.ImageDataset`; or a
+            `workloads.data.loaders.Loader` of one, which has its own processes.
         scale: From bytes to what the model takes.
         device: Where the model is.
         batch_size: Images at once; another changes the last bits, so it should be the same for

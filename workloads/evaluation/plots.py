@@ -173,7 +173,8 @@ def _draw_reliability(axes: "Axes", calibration: Calibration, centres: Any, widt
         linewidth=3,
         label="mean confidence, and its distance from accuracy",
     )
-    axes.set_ylim(0.0, 1.1)  # room for the legend above a bar of 1
+    axes.set_ylim(0.0, 1.25)  # room for the legend above a bar of 1
+    axes.set_yticks(np.linspace(0.0, 1.0, 6))
     axes.set_ylabel("share that is right")
     axes.legend(loc="upper left", fontsize=8, framealpha=0.9)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from workloads.config.rates import learning_rate
 from workloads.config.schedule import StepConfig
 from workloads.config.train import TrainConfig
 from workloads.data.loaders import train_batches
@@ -27,6 +28,9 @@ from workloads.worker.context import WorkerContext
 from workloads.worker.records import TrainResult
 
 __all__ = ["TrainResult", "train"]
+
+_MUCH_OF_THE_BEGINNING = 0.1
+"""Share of the first weights in a moving average at the end that is worth a warning."""
 
 
 def train(config: TrainConfig, context: WorkerContext) -> TrainResult:
@@ -50,6 +54,12 @@ def train(config: TrainConfig, context: WorkerContext) -> TrainResult:
         DivergedError: The loss or a gradient is not finite.
     """
     run = build_run(config, context)
+    with run.train_loader, run.val_loader:
+        return _train(run)
+
+
+def _train(run: Run) -> TrainResult:
+    config, context = run.config, run.context
     _describe(run)
     saved = context.load_checkpoint()
     if saved is None:
@@ -120,15 +130,13 @@ def _train_epoch(run: Run, reporter: Reporter, stop: StopAgreement) -> bool:
 
 def _epoch_batches(run: Run) -> Iterator[tuple[Tensor, Tensor]]:
     batches = train_batches(
-        run.data.train,
+        run.train_loader,
         seed=run.config.seed,
         epoch=run.state.epoch,
         start_step=run.state.step_in_epoch,
         batch_size_per_worker=run.batch_size,
         rank=run.context.rank,
         world_size=run.context.world_size,
-        loader_workers=run.loader_workers,
-        pin_memory=run.context.device.type == "cuda",
     )
     return itertools.islice(batches, run.steps_per_epoch - run.state.step_in_epoch)
 
@@ -227,9 +235,33 @@ def _describe(run: Run) -> None:
         run.say(f"warning: without effect is {setting}")
     if run.data.skipped:
         run.say(f"warning: {len(run.data.skipped)} bad images were left out")
-    schedule = run.config.schedule
-    if isinstance(schedule, StepConfig) and schedule.milestones[0] >= run.config.epochs:
-        run.say(
-            f"warning: no milestone of the schedule comes before the end: the first is "
-            f"{schedule.milestones[0]}, of {run.config.epochs} epochs"
+    for warning in _settings_that_waste(run):
+        run.say(f"warning: {warning}")
+
+
+def _settings_that_waste(run: Run) -> Iterator[str]:
+    """Yield what is allowed but leaves steps, or what is judged, without effect."""
+    config, schedule = run.config, run.config.schedule
+    if isinstance(schedule, StepConfig) and schedule.milestones[0] >= config.epochs:
+        yield (
+            f"no milestone of the schedule comes before the end: the first is "
+            f"{schedule.milestones[0]}, of {config.epochs} epochs"
         )
+    moving = config.epochs
+    while (
+        moving
+        and learning_rate(config, run.steps_per_epoch, (moving - 1) * run.steps_per_epoch) == 0
+    ):
+        moving -= 1
+    if moving < config.epochs:
+        yield (
+            f"the learning rate is 0 after epoch {moving}: the last {config.epochs - moving} of "
+            f"{config.epochs} epochs move no weight"
+        )
+    if config.ema is not None and not config.ema.warmup:
+        left = config.ema.decay ** (run.total_steps // config.ema.every_steps)
+        if left > _MUCH_OF_THE_BEGINNING:
+            yield (
+                f"at the end {100.0 * left:.0f} % of the moving average, which is judged, are the "
+                f"first weights; choose ema.warmup=true or an ema.decay below {config.ema.decay:g}"
+            )

@@ -10,8 +10,8 @@ from torch import nn
 from workloads.config.batches import batch_size_per_worker, count_parts
 from workloads.config.errors import ConfigError, Problem
 from workloads.config.train import TrainConfig
-from workloads.data.bundle import DataBundle
-from workloads.data.loaders import steps_per_epoch
+from workloads.data.bundle import DataBundle, ImageDataset
+from workloads.data.loaders import Loader, steps_per_epoch
 from workloads.data.peers import Peers
 from workloads.data.sources import build_data
 from workloads.evaluation.agreement import build_together
@@ -40,6 +40,8 @@ class Run:
         pooling: Its global pooling, None where it has none.
         is_wrapped: Whether `network` has been made so.
         freezer: Which parts of it are held still.
+        train_loader: Makes the training batches; its processes stay over the epochs.
+        val_loader: The same for validation.
         average: The moving average of its weights, None without.
         batch_size: Images per step of this worker.
         num_parts: Equal parts that they are computed in.
@@ -49,6 +51,8 @@ class Run:
     config: TrainConfig
     context: WorkerContext
     data: DataBundle
+    train_loader: Loader
+    val_loader: Loader
     model: nn.Module
     network: nn.Module
     pooling: GlobalPooling | None
@@ -69,11 +73,6 @@ class Run:
     def total_steps(self) -> int:
         """Optimizer steps of the whole training."""
         return self.steps_per_epoch * self.config.epochs
-
-    @property
-    def loader_workers(self) -> int:
-        """Processes per rank that decode images."""
-        return getattr(self.config.data, "loader_workers", 0)
 
     @property
     def trainable(self) -> list[nn.Parameter]:
@@ -110,6 +109,8 @@ def build_run(config: TrainConfig, context: WorkerContext) -> Run:
         config=config,
         context=context,
         data=data,
+        train_loader=_loader(config, context, data.train),
+        val_loader=_loader(config, context, data.val),
         model=model,
         network=model,
         pooling=find_pooling(model),
@@ -124,6 +125,12 @@ def build_run(config: TrainConfig, context: WorkerContext) -> Run:
         num_parts=num_parts,
         steps_per_epoch=_steps_per_epoch(config, len(data.train)),
     )
+
+
+def _loader(config: TrainConfig, context: WorkerContext, images: ImageDataset) -> Loader:
+    workers = getattr(config.data, "loader_workers", 0)
+    on_gpu = context.device.type == "cuda"
+    return Loader(images, loader_workers=workers, pin_memory=on_gpu)
 
 
 def _steps_per_epoch(config: TrainConfig, num_images: int) -> int:

@@ -143,6 +143,13 @@ def refuse_another_job(run: Run, saved: dict[str, Any]) -> None:
             + "\n".join(lines)
             + "\nStart a new job, or bring the data and config back to what they were."
         )
+    unknown = saved["train"].keys() - run.state.to_dict().keys()
+    if unknown:
+        raise CheckpointError(
+            f"the checkpoint was saved by a newer version: {', '.join(sorted(unknown))} of its "
+            "state mean nothing to this one.\nStart a new job, or resume with the version that "
+            "saved it."
+        )
     names = [name for name, _ in run.model.named_parameters()]
     if [name for name in saved["model"] if name in set(names)] != names:
         # By number the optimizer would give a weight the momentum of another, of any shape.

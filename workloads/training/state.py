@@ -48,7 +48,10 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainState":
-        """Rebuild from `to_dict`; what an older version did not know has its first value."""
+        """Rebuild from `to_dict`; what an older version did not know has its first value.
+
+        What only a newer one knows is refused before (`snapshot.refuse_another_job`).
+        """
         return cls(**values)
 
     def count_step(self, *, taken: bool) -> None:

@@ -42,13 +42,12 @@ def _judge(run: Run) -> ClassificationResult:
     batch_size = evaluation_batch_size(run.config.global_batch_size)
     return evaluate(
         run.model,
-        run.data.val,
+        run.val_loader,
         scale=run.data.scale,
         device=run.context.device,
         batch_size=batch_size if most is None else min(batch_size, most),
         rank=run.context.rank,
         world_size=run.context.world_size,
-        loader_workers=run.loader_workers,
         crops=run.config.validation.crops,
         precision=run.config.compute.precision,
     )

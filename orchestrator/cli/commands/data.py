@@ -105,7 +105,7 @@ def pack(
 
     \b
       gcpctl data pack imagenet imagenet-packed
-      gcpctl data pack imagenet imagenet-packed --size 256 --size 160 --format decoded
+      gcpctl data pack imagenet packed --size 256 --size 160 --format decoded
       gcpctl data pack s3://bucket/birds birds-packed --original --workers 16
     """
     from orchestrator.cli.data_page import render_pack

@@ -15,7 +15,9 @@ from orchestrator.jobs.checkpoints import (
 )
 from orchestrator.jobs.data_paths import is_uri
 from orchestrator.jobs.plan_eval import EvalPlan, EvalRequest, KnownNetwork, plan_eval
-from orchestrator.jobs.source_checks import CHECKS
+from orchestrator.jobs.source_checks import CHECKS, check_image_folder
+from workloads.config.data import ImageFolderConfig
+from workloads.config.errors import ConfigError, Problem
 
 
 def complete_checkpoints(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -109,7 +111,7 @@ def evaluate(
     plan = plan_eval(found, known, overrides, request)
     target.check_machine(plan)
     if target.is_local:
-        _check_images(plan)
+        _check_images(plan, known)
     if dry_run:
         show_plan(plan)
         return
@@ -140,9 +142,22 @@ def _known_network(
     return KnownNetwork() if network is None else named_network(network)
 
 
-def _check_images(plan: EvalPlan) -> None:
+def _check_images(plan: EvalPlan, known: KnownNetwork) -> None:
     """Meet missing and broken data before anything is recorded; the workers look at every image."""
     data = plan.config.data
-    check = CHECKS.get(data.name)
-    if check is not None and not is_uri(getattr(data, "path", "")):
+    if is_uri(getattr(data, "path", "")):
+        return
+    if isinstance(data, ImageFolderConfig):
+        check_image_folder(data, plan.config.split)  # the other split need not be there
+        _check_num_classes(Path(data.path) / plan.config.split, known.num_classes)
+    elif (check := CHECKS.get(data.name)) is not None:
         check(data)
+
+
+def _check_num_classes(folder: Path, of_network: int | None) -> None:
+    """Refuse a folder of other classes than the network's; the workers compare names as well."""
+    there = sum(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir())
+    # A TensorFlow network has a class more, for the background: the evaluation explains that.
+    if of_network not in (None, there, there + 1):
+        text = f"the network tells {of_network} classes apart; {folder} has {there}"
+        raise ConfigError("submit eval", [Problem("data", text)])

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from orchestrator.cli.output import duration, table
+from orchestrator.results.status import one_line
 from tests.architecture.cli_docs import commands
 
 
@@ -154,3 +155,19 @@ def test_table_cuts_the_last_column_only():
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("reason", "line"),
+    [
+        ("no room\nat all", "no room"),
+        (
+            "ConfigError: train:\n  epochs: got 0\n  seed: got -1",
+            "ConfigError: train: epochs: got 0",
+        ),
+        ("ConfigError:", "ConfigError:"),
+        ("", ""),
+    ],
+)
+def test_a_reason_of_several_lines_is_shown_with_its_first_fact(reason, line):
+    assert one_line(reason) == line

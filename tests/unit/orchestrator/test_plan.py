@@ -57,6 +57,10 @@ def test_pooling_can_be_exchanged_by_name():
         (["job.nums=1"], ["nums"]),
         (["global_batch_size=65"], ["global_batch_size", "2 workers", "64 or 66"]),
         (["schedule.warmup_epochs=50"], ["warmup_epochs", "epochs"]),
+        (["schedule=gcp_poly", "epochs=60"], ["schedule", "0 after 53 epochs", "epochs=53"]),
+        (["schedule.cooldown_epochs=5"], ["0 after 15 epochs", "final_lr_ratio"]),
+        (["init.weights=s3://bucket/w.pth"], ["init.weights", "s3://", "runs:"]),
+        (["data=packed", "data.path=http://x/y"], ["data.path", "http://", "s3:"]),
     ],
 )
 def test_mistakes_name_the_place_and_the_remedy(overrides, words):

@@ -135,6 +135,8 @@ def test_rates_of_the_tpami_2023_code() -> None:
     assert (config.label_smoothing, config.label_smoothing_over) == (0.1, "others")
     assert not config.optim.decay_norms_and_biases
     assert config_of("imagenet_resnet50_isqrt_seed_lars").optim.name == "lars"
+    scales = [config_of(f"imagenet_resnet{n}_isqrt_seed").compute.loss_scale for n in (18, 34, 50)]
+    assert scales == [1024, 256, 1024]
 
 
 def test_rates_of_the_transformers() -> None:
@@ -152,6 +154,8 @@ def test_rates_of_the_transformers() -> None:
     assert (config.seed, config.global_batch_size, config.optim.weight_decay) == (42, 1024, 0.03)
     base = config_of("imagenet_sot_base_svpn")
     assert (base.optim.lr, base.optim.weight_decay, base.global_batch_size) == (5e-4, 0.065, 512)
+    assert rate("imagenet_sot_base_svpn", 0) == pytest.approx(1e-6)
+    assert rate("imagenet_sot_base_svpn", 309) == pytest.approx(1e-5)
 
 
 def test_fine_grained_settings() -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.jobs.source_checks import CHECKS, check_files
-from workloads.config.data import SOURCE_CONFIGS, TORCHVISION_DATASETS
+from workloads.config.data import SOURCE_CONFIGS, TORCHVISION_DATASETS, DigitsConfig
 from workloads.config.document import apply_overrides
 from workloads.config.errors import ConfigError
 from workloads.config.train import TrainConfig
 from workloads.config.validate import validate
 from workloads.data.errors import DataError
+from workloads.data.sources import open_source
 
 
 def look(*overrides: str) -> None:
@@ -42,12 +43,14 @@ def fashion(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_source_that_reads_files_is_looked_at():
-    with_path = {name for name, cls in SOURCE_CONFIGS.items() if "path" in cls.model_fields}
-    assert set(CHECKS) == with_path
+FILES = [name for name, cls in SOURCE_CONFIGS.items() if "path" in cls.model_fields]
 
 
-@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_every_source_is_looked_at():
+    assert set(CHECKS) == set(SOURCE_CONFIGS)
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_a_folder_that_is_not_there(name, tmp_path):
     more = ["data.dataset=DTD"] if name == "torchvision" else []
     missing = f"{tmp_path}/none"
@@ -57,7 +60,7 @@ def test_a_folder_that_is_not_there(name, tmp_path):
     assert "file" in refused(f"data={name}", f"data.path={file}", *more)
 
 
-@pytest.mark.parametrize("name", sorted(CHECKS))
+@pytest.mark.parametrize("name", FILES)
 def test_a_folder_that_holds_something_else(name, tmp_path):
     more = ["data.dataset=DTD"] if name == "torchvision" else []
     (tmp_path / "holiday.txt").touch()
@@ -190,8 +193,15 @@ def test_packed_images(packed):
 def test_initial_weights(tmp_path):
     missing = tmp_path / "resnet50.pth"
     assert f"init.weights: there is no file {missing}" in refused(f"init.weights={missing}")
-    missing.touch()
-    look(f"init.weights={missing}")
+    for content in (b"", b"<html>", b"weights of a network"):
+        missing.write_bytes(content)
+        assert f"{missing} is no file of weights" in refused(f"init.weights={missing}")
+    for content in (b"PK\x03\x04...", b"\x80\x02\x8a"):  # torch.save, and as it was before 1.6
+        missing.write_bytes(content)
+        look(f"init.weights={missing}")
+    assert "is a folder without a checkpoint" in refused(f"init.weights={tmp_path}")
+    (tmp_path / "state.pt").touch()
+    look(f"init.weights={tmp_path}")
     look("init.weights=/storage/train-x7:best")  # of a job that has saved nothing yet
 
 
@@ -211,3 +221,9 @@ def test_an_image_folder_names_the_first_broken_image(tmp_path):
     assert "3.png" in refused(*arguments)
     shutil.rmtree(tmp_path / "val" / "b")
     assert "val" in refused(*arguments)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.2, 0.5, 0.97])
+def test_the_digits_left_to_train_on_are_counted_without_reading_them(fraction: float) -> None:
+    data = DigitsConfig(val_fraction=fraction)
+    assert CHECKS["digits"](data) == len(open_source(data).train)

@@ -71,6 +71,23 @@ def test_a_dry_run_tells_the_network_of_a_file_and_starts_nothing(small, home): 
     assert not (home / "home with spaces").exists()
 
 
+def test_a_folder_of_another_number_of_classes_is_refused_and_one_split_is_enough(tmp_path):
+    path = tmp_path / "rgb.gcpnet"
+    state = build_model(ModelConfig(), in_channels=3, num_classes=3).state_dict()
+    model = ModelFile(ModelConfig(), in_channels=3, num_classes=3, classes=None, state=dict(state))
+    save_model(model, path, force=False)
+    for name in ("a", "b", "c"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / "val" / name / "0.png")
+    args = ("submit", "eval", "-c", str(path), "--data", str(tmp_path), "--dry-run")
+    assert gcpctl(*args).returncode == 0
+    (tmp_path / "val" / "d").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "val" / "d" / "0.png")
+    answer = gcpctl(*args)
+    assert f"the network tells 3 classes apart; {tmp_path}/val has 4" in answer.stderr
+    assert answer.returncode == 2
+
+
 def test_an_unknown_network_names_the_closest(small):
     answer = gcpctl(
         "submit", "eval", "-c", str(small), "--data", "digits", "--network", "resnet50_isqr_256"

@@ -7,7 +7,7 @@ import typing
 
 import pytest
 
-from workloads.config.rates import FACTORS, learning_rate, lr_factor
+from workloads.config.rates import FACTORS, first_epoch_at_rest, learning_rate, lr_factor
 from workloads.config.schedule import ScheduleConfig
 from workloads.config.train import TrainConfig
 from workloads.config.validate import validate
@@ -281,6 +281,23 @@ def test_per_epoch_is_the_rate_of_the_epochs_first_step(name, config, warmup):
         first = lr_factor(by_step, epochs=10, steps_per_epoch=10, global_step=step // 10 * 10)
         held = lr_factor(by_epoch, epochs=10, steps_per_epoch=10, global_step=step)
         assert held == pytest.approx(first, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "want"),
+    [
+        ({"name": "gcp_poly", "horizon": 7}, 8),
+        ({"name": "gcp_poly", "horizon": 9}, None),
+        ({"name": "piecewise", "epochs": [0, 4], "factors": [1.0, 0.0]}, 4),
+        ({"name": "piecewise", "epochs": [0, 10], "factors": [0.0, 1.0]}, None),
+        ({"name": "cosine", "cooldown_epochs": 3}, 7),
+        ({"name": "cosine", "cooldown_epochs": 3, "final_lr_ratio": 0.01}, None),
+        ({"name": "linear"}, None),
+    ],
+)
+def test_epochs_that_would_change_nothing(schedule, want):
+    assert first_epoch_at_rest(config_of(schedule, epochs=10)) == want
+    assert first_epoch_at_rest(config_of({"name": "linear"}, epochs=1)) is None
 
 
 def test_rates_need_no_torch():

@@ -215,6 +215,14 @@ def test_each_mistake(document: dict[str, Any], path: str, message: str) -> None
             "nothing would be trained",
         ),
         (
+            {
+                "freeze": {"parts": ["features", "reduction"]},
+                "optim": {"lr_factors": {"pooling": 0, "classifier": 0}},
+            },
+            "",
+            "leave nothing to train",
+        ),
+        (
             {"progressive": [{"from_epoch": 0, "size": 1}]},
             "progressive[0].size",
             "got 1 (allowed: >= 4 and <= 2048)",

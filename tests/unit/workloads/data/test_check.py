@@ -1,5 +1,6 @@
 """What a check finds in folders and packs; every kind of trouble once, and none where none is."""
 
+import os
 import shutil
 
 import numpy as np
@@ -134,6 +135,36 @@ def test_files_that_are_not_taken_are_noted(tree):
     (tree / "train/.cache/1.jpg").write_bytes(b"x")
     report = check_data(str(tree))
     assert found(report) == {"passed_over": ("note", 2, ["train/ant/notes.txt", "train/stray.jpg"])}
+
+
+def test_links_are_followed_as_training_follows_them(tree):
+    (tree / "val/bee").rename(tree / "bees")
+    (tree / "val/bee").symlink_to(tree / "bees")
+    (tree / "train/ant/loop").symlink_to(tree / "train")
+    (tree / "train/ant/gone.jpeg").symlink_to("nowhere.jpeg")
+    report = check_data(str(tree))
+    index = scan_image_folder(tree)
+    assert report.images == len(index.train) + len(index.val) == 17
+    assert report.counts["val"] == {"ant": 2, "bee": 2}
+    assert found(report)["passed_over"][2] == ["train/ant/loop"]
+    assert found(report)["unreadable"][1] == 1
+    index.digest()
+
+
+def test_a_name_that_is_no_text_is_refused_and_passed_over_where_it_is_no_image(tree):
+    (tree / "val/ant" / os.fsdecode(b"\xfe.txt")).touch()
+    assert found(check_data(str(tree)))["passed_over"][2] == ["val/ant/?.txt"]
+    (tree / "val/ant/000.jpeg").rename(tree / "val/ant" / os.fsdecode(b"\xff.jpeg"))
+    with pytest.raises(DataError, match=r"xff\.jpeg' is not UTF-8"):
+        check_data(str(tree))
+
+
+def test_many_equal_files_are_named_in_part(tree):
+    for number in range(20):
+        shutil.copy(tree / "val/ant/000.jpeg", tree / f"val/ant/copy{number:02d}.jpeg")
+    (example,) = found(check_data(str(tree)))["duplicates"][2]
+    assert example.startswith("val/ant/000.jpeg = val/ant/copy00.jpeg = ")
+    assert example.endswith("val/ant/copy06.jpeg and 13 more")
 
 
 def turned() -> Image.Exif:

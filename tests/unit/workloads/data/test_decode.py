@@ -121,3 +121,9 @@ def test_what_is_no_image_is_named(data: bytes, reason: str) -> None:
 def test_unknown_range_is_refused() -> None:
     with pytest.raises(ValueError, match="floating-point"):
         to_mode(Image.fromarray(np.zeros((4, 4), dtype=np.float32)), "RGB")
+
+
+def test_a_dark_pgm_of_16_bits_stays_dark() -> None:
+    for value in (200, 300, 65535):
+        data = b"P5\n4 4\n65535\n" + np.full((4, 4), value, ">u2").tobytes()
+        assert decode_image(data, name="dark.pgm").max() == value // 256

@@ -104,6 +104,13 @@ def test_counts_and_labels_must_agree(folder: Path) -> None:
         build_fashion_mnist(path=str(folder))
 
 
+def test_images_of_another_shape_are_refused(folder: Path) -> None:
+    for shape in ((30, 56, 14), (30, 0, 0)):
+        write_idx(folder / "train-images-idx3-ubyte", np.zeros(shape))
+        with pytest.raises(DataError, match=f"the images of train are {shape[1]}x{shape[2]}"):
+            build_fashion_mnist(path=str(folder))
+
+
 def test_storage_that_fails_is_not_bad_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path) -> bytes:
         raise OSError(5, os.strerror(5))

@@ -118,6 +118,21 @@ def test_missing_or_no_folder(tmp_path: Path) -> None:
         scan_image_folder(tmp_path)
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("checked", [True, False])
+def test_an_evaluation_needs_its_own_split_only(folder: Path, split, checked) -> None:
+    config = ImageFolderConfig(name="image_folder", path=str(folder), check_images=checked)
+    images = ImagesConfig(size=8)
+    both = build_eval_data(config, images=images, split=split)
+    remove(folder / ("train" if split == "val" else "val"))
+    alone = build_eval_data(config, images=images, split=split)
+    assert list(alone.names) == list(both.names)
+    assert alone.classes == both.classes
+    assert torch.equal(alone.labels, both.labels)
+    with pytest.raises(DataError, match="has no folder"):
+        build_eval_data(config, images=images, split="val" if split == "train" else "train")
+
+
 def test_split_without_classes(folder: Path) -> None:
     remove(folder / "val")
     with pytest.raises(DataError, match="has no folder 'val'"):

@@ -372,6 +372,21 @@ def test_a_name_that_is_no_text_is_refused(tree, tmp_path):
         pack_images(str(tree), str(tmp_path / "p"), options())
 
 
+def test_a_folder_that_cannot_be_written_is_refused_in_words(tree):
+    with pytest.raises(DataError, match=r"cannot write to /proc/packed: "):
+        pack_images(str(tree), "/proc/packed", options())
+
+
+def test_a_link_to_nothing_is_a_bad_image(tree, tmp_path):
+    (tree / "train/ant/link.jpeg").symlink_to("nowhere.jpeg")
+    with pytest.raises(DataError, match=r"1 of 17 images.*\n  train/ant/link.jpeg: there is no"):
+        pack_images(str(tree), str(tmp_path / "p"), options())
+    report = pack_images(str(tree), str(tmp_path / "p"), options(), on_bad_image="skip")
+    assert [name for shard in report.manifest.shards for name in shard.skipped] == [
+        "train/ant/link.jpeg"
+    ]
+
+
 def test_variants_have_one_order_however_they_are_asked_for():
     one = make_variants(("decoded", "jpeg", "jpeg"), (160, 256, 160), original=True)
     assert [variant.name for variant in one] == [

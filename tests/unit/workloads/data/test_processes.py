@@ -21,6 +21,10 @@ def fail_at_seven(task, tick):
     return task
 
 
+def holds_interrupts(task, tick):
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def die(task, tick):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -42,3 +46,8 @@ def test_an_error_ends_the_work_and_keeps_its_words():
 def test_a_process_that_is_killed_is_met_with_advice():
     with pytest.raises(DataError, match=r"ended from outside.*--workers"):
         list(in_processes(die, [1, 2, 3], workers=2))
+
+
+def test_processes_are_begun_without_ctrl_c_and_the_parent_keeps_it():
+    assert list(in_processes(holds_interrupts, [1, 2], workers=2)) == [True, True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

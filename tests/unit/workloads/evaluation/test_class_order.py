@@ -37,6 +37,7 @@ def test_another_order_names_the_first_differing_outputs():
     assert "output 1: 'cat', the data's class 1: 'bee'" in text
     assert "output 2: 'bee', the data's class 2: 'cat'" in text
     assert "output 0" not in text
+    assert "\n" not in text.strip()  # the first line of a reason is what status shows
     assert "output 3" not in text
     assert "rename the folders" in text
 
@@ -58,6 +59,9 @@ def test_numbers_sorted_as_text_are_recognised():
 def test_capitals_are_recognised():
     data = ["Bee", "ant", "cat"]  # as folders sort
     assert "regard to capitals" in names_refusal(data, ["ant", "Bee", "cat"])
+    assert "regard to capitals" in names_refusal(["ant", "Bee", "cat"], data)
+    assert "regard to capitals" not in names_refusal(data, ["cat", "ant", "Bee"])
+    assert "regard to capitals" not in names_refusal(["0", "1", "2"], ["0", "2", "1"])
 
 
 def test_other_classes_are_named_on_both_sides():

@@ -1,7 +1,13 @@
 """When a network is judged, saved, and given up on."""
 
-import pytest
+import multiprocessing
+import os
+from dataclasses import replace
 
+import pytest
+import torch
+
+from workloads.data.sources import build_data
 from workloads.training.loop import train
 from workloads.training.state import TrainState
 from workloads.training.stopping import is_judged, note_validation
@@ -94,3 +100,59 @@ def test_patience_survives_a_resume(tiny):
         if not (result := train(config, context)).stopped:
             break
     assert (result.stopped_early, result.epochs) == (True, 4)
+
+
+class Watched:
+    """A set of images that notes which process reads it."""
+
+    def __init__(self, inner, log):
+        self._inner, self._log = inner, log
+
+    def __len__(self):
+        return len(self._inner)
+
+    def get_batch(self, indices, epoch):
+        with self._log.open("a") as log:
+            log.write(f"{os.getpid()}\n")
+        return self._inner.get_batch(indices, epoch)
+
+
+def test_loader_processes_stay_over_the_epochs_and_change_no_number(
+    tiny, image_folder, tmp_path, monkeypatch
+):
+    """One process for training and one for validation, which judges twice each epoch."""
+
+    def build(config, **options):
+        data = build_data(config, **options)
+        train_set, val_set = (Watched(data.train, logs[0]), Watched(data.val, logs[1]))
+        return replace(data, train=train_set, val=val_set)
+
+    def weights(loader_workers, **stop):
+        data = {"name": "image_folder", "path": str(image_folder)}
+        config = tiny(
+            data={**data, "loader_workers": loader_workers},
+            images={"size": 8},
+            progressive=[{"from_epoch": 0, "size": 6}, {"from_epoch": 1, "size": 8}],
+            epochs=3,
+            steps_per_epoch=5,  # of 6: the processes are ahead when the epoch ends
+            global_batch_size=4,
+            ema={"decay": 0.9},
+        )
+        context = MemoryContext(**stop)
+        if train(config, context).stopped:
+            context.stop_when = lambda: False
+            train(config, context)
+        return context.checkpoints[-1][1]
+
+    logs = (tmp_path / "train-pids", tmp_path / "val-pids")
+    monkeypatch.setattr("workloads.training.run.build_data", build)
+    kept = weights(1)
+    readers = [set(log.read_text().split()) for log in logs]
+    assert [len(found) for found in readers] == [1, 1]
+    assert str(os.getpid()) not in readers[0] | readers[1]
+    assert not multiprocessing.active_children()
+    steps = iter(range(20))
+    stopped = weights(2, stop_when=lambda: next(steps) == 7)  # in the second epoch
+    for other in (weights(0), stopped):
+        for part in ("model", "ema"):
+            assert all(torch.equal(other[part][name], kept[part][name]) for name in kept[part])

@@ -8,7 +8,8 @@ from workloads.config.train import TrainConfig
 from workloads.models.weights.digest import digest_weights
 from workloads.training import pacing
 from workloads.training.__main__ import main
-from workloads.training.loop import train
+from workloads.training.loop import _describe, train
+from workloads.training.run import build_run
 from workloads.worker.context import MemoryContext
 from workloads.worker.failures import DivergedError
 from workloads.worker.paths import JobPaths
@@ -135,3 +136,21 @@ def test_milestones_that_never_come_are_said(tiny, capsys):
         return "warning: no milestone of the schedule" in capsys.readouterr().out
 
     assert [said([1, 5]), said([2])] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "want"),
+    [
+        ({"schedule": {"name": "gcp_poly", "horizon": 2}}, "is 0 after epoch 3: the last 2 of 5"),
+        ({"schedule": {"name": "gcp_poly", "horizon": 4}}, None),
+        ({"schedule": {"name": "cosine", "cooldown_epochs": 1}}, "is 0 after epoch 4: the last 1"),
+        ({"schedule": {"name": "linear", "per": "epoch"}}, None),
+        ({"ema": {"decay": 0.99}}, "95 % of the moving average"),  # 0.99^5
+        ({"ema": {"decay": 0.5}}, None),
+        ({"ema": {"decay": 0.99, "warmup": True}}, None),
+    ],
+)
+def test_settings_that_waste_epochs_or_judge_the_beginning_are_said(changes, want, tiny, capsys):
+    _describe(build_run(tiny(epochs=5, steps_per_epoch=1, **changes), MemoryContext()))
+    said = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert [want in line for line in said] == [True] if want else said == []

@@ -367,3 +367,11 @@ def test_features_that_a_checkpoint_does_not_have_are_refused(change, shown, tin
     train(tiny(), context)
     with pytest.raises(CheckpointError, match=shown):
         train(tiny(**change), context)
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(tiny):
+    context = MemoryContext(stop_when=lambda: True)
+    train(tiny(), context)
+    context.checkpoints[-1][1]["train"]["half_life"] = 3
+    with pytest.raises(CheckpointError, match="newer version: half_life of its state"):
+        train(tiny(), context)
