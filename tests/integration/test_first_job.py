@@ -160,7 +160,7 @@ def folder(tmp_path):
 
 def test_an_image_folder_with_a_broken_file(live: Live, folder):
     words = [
-        "submit", "train", "folder_resnet18_isqrt", f"data.path={folder}", "data.image_size=32",
+        "submit", "train", "folder_resnet18_isqrt", f"data.path={folder}", "images.size=32",
         "model.backbone.name=small_resnet", "model.head.reduced_channels=16", "epochs=1",
         "schedule.warmup_epochs=0", "global_batch_size=8", "job.num_workers=2",
         "job.cpus_per_worker=1", "job.gpus_per_worker=0",
