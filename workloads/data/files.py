@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,6 +39,20 @@ class ImageFiles(Protocol):
         ...
 
 
+def read_regular_file(path: Path) -> bytes:
+    """Return all bytes of a file; a pipe by the name of an image is refused, not waited for.
+
+    Raises:
+        DataError: It is a pipe, a device or a folder.
+        OSError: It cannot be opened or read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DataError(f"{path}: is no regular file")
+        return file.read()
+
+
 @dataclass(frozen=True)
 class LocalFiles:
     """Files below a folder of this machine."""
@@ -47,7 +62,7 @@ class LocalFiles:
     def read(self, name: str) -> bytes:
         """Return all bytes of a file."""
         try:
-            return (self.path / name).read_bytes()
+            return read_regular_file(self.path / name)
         except OSError as error:
             if error.errno not in BAD_ITSELF:
                 raise

@@ -258,6 +258,12 @@ def _settings_that_waste(run: Run) -> Iterator[str]:
             f"the learning rate is 0 after epoch {moving}: the last {config.epochs - moving} of "
             f"{config.epochs} epochs move no weight"
         )
+    late = [step.from_epoch for step in config.progressive if step.from_epoch >= config.epochs]
+    if late:
+        yield f"progressive: nothing begins at epoch {late[0]}, the training ends before it"
+    thaw = config.freeze.until_epoch if config.freeze is not None else None
+    if thaw is not None and thaw >= config.epochs:
+        yield f"freeze.until_epoch {thaw}: the training ends before the frozen parts may move"
     if config.ema is not None and not config.ema.warmup:
         left = config.ema.decay ** (run.total_steps // config.ema.every_steps)
         if left > _MUCH_OF_THE_BEGINNING:

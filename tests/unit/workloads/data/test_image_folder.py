@@ -18,6 +18,7 @@ from pyarrow import fs
 
 from workloads.config.data import ImageFolderConfig
 from workloads.config.images import ImagesConfig
+from workloads.data import files as data_files
 from workloads.data import filesystem, scan
 from workloads.data.bundle import DataBundle
 from workloads.data.errors import DataError
@@ -279,7 +280,7 @@ def test_a_failure_of_the_storage_is_no_bad_image(
     def fail(path: Path) -> bytes:
         raise failure
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(data_files, "read_regular_file", fail)
     with pytest.raises(type(failure)) as caught:
         check_images(index, max_pixels=MAX_PIXELS, on_bad_image="skip")
     assert caught.value is failure
@@ -290,14 +291,14 @@ def test_an_image_that_cannot_be_opened_is_bad(
     number: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = scan_image_folder(folder)
-    real = Path.read_bytes
+    real = data_files.read_regular_file
 
     def fail(path: Path) -> bytes:
         if path.match("train/cat/0.jpg"):
             raise OSError(number, "no")
         return real(path)
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(data_files, "read_regular_file", fail)
     bad = check_images(index, max_pixels=MAX_PIXELS, on_bad_image="skip")
     assert bad == ["train/cat/0.jpg"]
 
@@ -382,3 +383,9 @@ def test_a_store_is_listed_and_read_as_a_folder_is(
 
 def test_a_file_uri_is_a_folder_of_this_machine(folder: Path) -> None:
     assert scan_image_folder(f"file://{folder}") == scan_image_folder(folder)
+
+
+def test_a_pipe_by_the_name_of_an_image_is_refused_and_not_waited_for(folder):
+    os.mkfifo(folder / "train" / "cat" / "pipe.jpg")
+    with pytest.raises(DataError, match=r"pipe\.jpg: is no regular file"):
+        LocalFiles(folder).read("train/cat/pipe.jpg")

@@ -1,18 +1,14 @@
 """A training small enough to be run dozens of times, and a net whose numbers need its RNG."""
 
-import os
 import random
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from PIL import Image
 from torch import nn
 
@@ -167,38 +163,3 @@ def spoil(monkeypatch) -> Callable[[int], None]:
 @pytest.fixture
 def on_two_ranks(on_ranks: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     return on_ranks
-
-
-@pytest.fixture
-def on_ranks(tmp_path: Path) -> Callable[..., list[Any]]:
-    """Run an action on forked ranks over gloo; return what each returned or raised."""
-
-    def run(action: Callable[[int], Any], world_size: int = 2) -> list[Any]:
-        number = len(list(tmp_path.glob("store-*")))
-        store = tmp_path / f"store-{number}"
-        store.touch()
-        children = []
-        for rank in range(world_size):
-            out = tmp_path / f"out-{number}-{rank}"
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    dist.init_process_group(
-                        "gloo",
-                        init_method=f"file://{store}.init",
-                        rank=rank,
-                        world_size=world_size,
-                        timeout=timedelta(seconds=30),
-                    )
-                    torch.save(action(rank), out)
-                except BaseException as error:
-                    traceback.print_exc()
-                    torch.save(f"{type(error).__name__}: {error}", out)
-                finally:
-                    os._exit(0)
-            children.append((pid, out))
-        for pid, _ in children:
-            os.waitpid(pid, 0)
-        return [torch.load(out) for _, out in children]
-
-    return run

@@ -148,6 +148,13 @@ def test_milestones_that_never_come_are_said(tiny, capsys):
         ({"ema": {"decay": 0.99}}, "95 % of the moving average"),  # 0.99^5
         ({"ema": {"decay": 0.5}}, None),
         ({"ema": {"decay": 0.99, "warmup": True}}, None),
+        (
+            {"progressive": [{"from_epoch": 0, "size": 8}, {"from_epoch": 5, "size": 8}]},
+            "nothing begins at epoch 5",
+        ),
+        ({"progressive": [{"from_epoch": 0, "size": 8}]}, None),
+        ({"freeze": {"parts": ["features"], "until_epoch": 5}}, "freeze.until_epoch 5"),
+        ({"freeze": {"parts": ["features"], "until_epoch": 4}}, None),
     ],
 )
 def test_settings_that_waste_epochs_or_judge_the_beginning_are_said(changes, want, tiny, capsys):
