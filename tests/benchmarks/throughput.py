@@ -1,12 +1,13 @@
 """Training throughput: our loop against a bare torch loop, in turn in the same processes.
 
-    python -m tests.benchmarks.throughput [--workers 1 2] [--rounds 12] [--steps 22]
+    python -m tests.benchmarks.throughput [--workers 1 2] [--rounds 12] [--steps 22] [--width 32]
 
 torchrun starts the workers (gloo, one thread each); each then trains the recipe digits_resnet_isqrt
 for `--steps` steps at a time, by turns with `workloads.training.loop.train` and a folder, as
 `python -m workloads.training` does, and with a plain loop: the same network, wrapped by
 DistributedDataParallel where there are several workers, the same fused SGD, rates and batches, made
-from the same bytes. Besides, ours watches every gradient, counts loss and top-1, logs and reports.
+from the same bytes, and loss and top-1 are counted. Besides, ours watches every gradient, logs,
+reports and hears a wish to stop. `--width` takes a wider network, whose steps take longer.
 Times are rank 0's, from step to step, of wall and CPU: as means, and as the time that the quickest
 fifth of the steps stay below, which says more on a machine that does other things besides.
 
@@ -47,11 +48,12 @@ Reading = tuple[float, float]
 Steps = list[Reading]
 
 
-def recipe(steps: int, log_every: int) -> TrainConfig:
-    """Return digits_resnet_isqrt, one epoch of some steps."""
+def recipe(steps: int, log_every: int, width: int) -> TrainConfig:
+    """Return digits_resnet_isqrt with some width, one epoch of some steps."""
     return TrainConfig.model_validate(
         {
             "epochs": 1,
+            "model": {"backbone": {"name": "small_resnet", "width": width}},
             "steps_per_epoch": steps,
             "global_batch_size": 64,
             "log_every_steps": log_every,
@@ -124,13 +126,17 @@ def time_bare(config: TrainConfig, data: DataBundle, place: Any) -> tuple[Steps,
         world_size=place.world_size,
     )
     marks = []
+    loss_sum, correct = 0.0, 0
     for step, (images, labels) in zip(range(config.steps_per_epoch), batches, strict=False):
         marks.append(now())
         optimizer.param_groups[0]["lr"] = learning_rate(config, config.steps_per_epoch, step)
-        loss = criterion(network(data.scale(images)), labels)
+        logits = network(data.scale(images))
+        loss = criterion(logits, labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        loss_sum += loss.item() * len(labels)
+        correct += int((logits.argmax(dim=1) == labels).sum())
     return between(marks), model.state_dict()
 
 
@@ -141,9 +147,9 @@ def run_worker(options: argparse.Namespace) -> None:
     found: dict[str, tuple[Steps, Steps]] = {}
     error = 0.0
     context = MemoryContext(rank=place.rank, world_size=place.world_size)
-    data = build_equal_data(recipe(options.steps, 1), context)
+    data = build_equal_data(recipe(options.steps, 1, options.width), context)
     for log_every in (1, 10_000):
-        config = recipe(options.steps, log_every)
+        config = recipe(options.steps, log_every, options.width)
         all_ours: Steps = []
         all_bare: Steps = []
         for number in range(options.rounds + 1):
@@ -176,6 +182,7 @@ def say(line: str) -> None:
 def compare(workers: int, options: argparse.Namespace, folder: Path) -> bool:
     """Start the workers, print the ratios; return whether the gate holds."""
     arguments = ["--rounds", str(options.rounds), "--steps", str(options.steps)]
+    arguments += ["--width", str(options.width)]
     module = "tests.benchmarks.throughput"
     launch = ["-m", module, "--folder", str(folder), *arguments]
     if workers > 1:
@@ -210,6 +217,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps", type=int, default=22)
+    parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.folder is not None:

@@ -92,7 +92,11 @@ def accumulate_gradients(run: Run, images: Tensor, labels: Tensor) -> BatchResul
         is_last = number == run.num_parts - 1
         with contextlib.nullcontext() if is_last else _apart(run.network):
             result = forward(run, run.network, part)
-            run.loss_scale.backward(result.loss / run.num_parts)
+            if number == 0:
+                # After the forward pass, so that it does not take and split their memory.
+                run.optimizer.zero_grad(set_to_none=True)
+            share = result.loss if run.num_parts == 1 else result.loss / run.num_parts
+            run.loss_scale.backward(share)
         losses.append(result.loss.detach())
         counts.append(result.correct)
     if len(losses) == 1:

@@ -42,7 +42,6 @@ def take_step(run: Run, guard: FiniteGuard, images: Tensor, labels: Tensor) -> S
     run.lr = learning_rate(config, run.steps_per_epoch, state.global_step)
     set_learning_rate(optimizer, run.lr)
     guard.before_step()
-    optimizer.zero_grad(set_to_none=True)
     batch = accumulate_gradients(run, images, labels)
 
     run.loss_scale.unscale(optimizer)
