@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.jobs.ids import submission_id
 from orchestrator.jobs.states import State
 
 if TYPE_CHECKING:
@@ -23,6 +24,18 @@ TAG_CHECKPOINT = PREFIX + "checkpoint"
 """What an evaluation judges, such as `train-x7:best`."""
 TAG_EVALUATED = PREFIX + "evaluated_job"
 """The job that trained what an evaluation judges."""
+TAG_RUN_NAME = "mlflow.runName"
+TAG_PARENT = "mlflow.parentRunId"
+"""The run of the study or sweep that a job belongs to; MLflow's own, which nests the rows."""
+TAG_GROUP = PREFIX + "group"
+"""The study or sweep that a job was made for, by its job id."""
+TAG_CELL = PREFIX + "cell"
+"""What sets a job apart within its group, seeds aside, such as `pooling=isqrt`."""
+TAG_BASELINE = PREFIX + "baseline"
+"""`true` on the jobs that the others of their group are compared with."""
+TAG_CONFIG = PREFIX + "config_sha256"
+"""Digest of the resolved config: equal digests ask for equal work."""
+TAG_SEED = PREFIX + "seed"
 # Observed state, written by the controller.
 TAG_ATTEMPT = PREFIX + "attempt"
 TAG_PHASE = PREFIX + "phase"
@@ -36,6 +49,8 @@ TAG_STOP_SENT = PREFIX + "stop_sent"
 TAG_WORKERS = PREFIX + "workers"
 """Number of workers of the newest attempt."""
 TAG_ATTEMPT_LAUNCHED = PREFIX + "attempt_launch_ms"
+TAG_HOST = PREFIX + "host"
+"""The Ray submission id of the driver that runs the newest attempt; empty for one of its own."""
 TAG_RESIZE = PREFIX + "resize"
 """The attempt that was asked to save and end, so that the next one has more workers."""
 TAG_RETRIES = PREFIX + "retries"
@@ -43,7 +58,11 @@ TAG_RETRIES = PREFIX + "retries"
 # Observed state, written by the driver of the attempt.
 TAG_PROGRESS = PREFIX + "progress"
 TAG_RESULT = PREFIX + "result"
+TAG_BEGUN = PREFIX + "begun"
+"""The attempt that a shared driver has begun; one it was only handed lost nothing with it."""
 
+TRIAL = "trial"
+"""Kind of a run that a sweep's driver makes and ends by itself."""
 EVALUATION = "evaluation"
 """Folder of an evaluation's files among the job's artifacts."""
 
@@ -56,6 +75,14 @@ def outcome_tag(attempt: int) -> str:
 def verdict_tag(attempt: int) -> str:
     """Tag with what the controller made of an attempt's end."""
     return f"{PREFIX}verdict.{attempt}"
+
+
+def member_tag(group: str) -> str:
+    """Tag of every job whose result a study uses, its own and those of others; value: the cell.
+
+    A job has one group, the one that it was made for, and may be a member of many.
+    """
+    return f"{PREFIX}in.{group}"
 
 
 def queue_key(priority: int, submitted_ms: int) -> str:
@@ -95,12 +122,12 @@ class Job:
 
     @property
     def job_id(self) -> str:
-        """The job's one name."""
-        return self.tags[TAG_JOB_ID]
+        """The job's one name; a trial, which no controller moves, has only that of its run."""
+        return self.tags.get(TAG_JOB_ID) or self.tags.get(TAG_RUN_NAME, self.run_id)
 
     @property
     def kind(self) -> str:
-        """`train` or `eval`."""
+        """`train`, `eval`, `ablation` or `tune`."""
         return self.tags.get(TAG_KIND, "")
 
     @property
@@ -127,6 +154,32 @@ class Job:
     def gang(self) -> "Resources":
         """What the newest attempt holds."""
         return self.spec.resources.with_workers(self.num_workers)
+
+    @property
+    def submission_id(self) -> str:
+        """What Ray knows the newest attempt's driver by; several jobs may share one."""
+        return self.tags.get(TAG_HOST) or submission_id(self.job_id, self.attempt)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its driver has taken up the newest attempt, not only been handed it."""
+        return not self.tags.get(TAG_HOST) or self.tags.get(TAG_BEGUN) == str(self.attempt)
+
+    @property
+    def group(self) -> str:
+        """The study or sweep that it was made for; empty for a job of its own."""
+        return self.tags.get(TAG_GROUP, "")
+
+    @property
+    def cell(self) -> str:
+        """What sets it apart within its group, seeds aside."""
+        return self.tags.get(TAG_CELL, "")
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of a training."""
+        text = self.tags.get(TAG_SEED, "")
+        return int(text) if text.isdigit() else None
 
     @property
     def attempt_launch_ms(self) -> int:

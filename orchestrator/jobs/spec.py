@@ -102,13 +102,14 @@ class JobSpec(Config):
 
     version: Literal[1] = 1
     job_id: str
-    kind: Literal["train", "eval"]
+    kind: Literal["train", "eval", "ablation", "tune"]
     recipe: str
     study: str
     """MLflow experiment that the run belongs to."""
     description: str = ""
     config: dict[str, Any]
-    """The resolved config of this kind of job: `TrainConfig` or `EvalConfig`."""
+    """The resolved config of this kind of job: `TrainConfig`, `EvalConfig`, `AblationConfig` or
+    `SweepConfig`."""
     resources: Resources
     worker_counts: tuple[int, ...] = ()
     """Numbers of workers that an attempt may have, ascending; empty for `num_workers` only."""
@@ -119,3 +120,10 @@ class JobSpec(Config):
     time_limit_s: int | None = None
     after: tuple[str, ...] = ()
     """Jobs that must be FINISHED before this one may start."""
+    group: str = ""
+    """The study that it was submitted for, by its job id; empty for a job of its own."""
+    max_parallel: int | None = Field(default=None, ge=1)
+    """Most jobs of its group that may run at once; null sets no limit."""
+    pack: str = ""
+    """Jobs of one worker with equal packs and resources may run one after the other in one driver
+    and worker process; empty keeps the job to itself."""

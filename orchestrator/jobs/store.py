@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.jobs.errors import ApiError, ConflictError, NotFoundError
 from orchestrator.jobs.http import HttpClient
-from orchestrator.jobs.job import TAG_JOB_ID, TAG_PHASE, TAG_QUEUE_KEY, TAG_REASON, TAG_STOP, Job
+from orchestrator.jobs.job import (
+    TAG_CONFIG,
+    TAG_GROUP,
+    TAG_JOB_ID,
+    TAG_KIND,
+    TAG_PHASE,
+    TAG_QUEUE_KEY,
+    TAG_REASON,
+    TAG_STOP,
+    TRIAL,
+    Job,
+    member_tag,
+)
 from orchestrator.jobs.states import State, may_become
 
 if TYPE_CHECKING:
@@ -24,6 +36,7 @@ _BATCH_METRICS = 1000
 _BATCH_PARAMS = 100
 _TAG_LIMIT = 8000
 _MANY = 1000
+_MANY_DIGESTS = 100
 _QUEUE_PAGE = 100
 _SLOW_CREATE_S = 10.0
 
@@ -97,15 +110,17 @@ class JobStore:
         order_by: Sequence[str],
         experiments: list[str],
         page: str = "",
+        only_jobs: bool = True,
     ) -> tuple[list[Job], str]:
         """Return a page of jobs and the token of the next one, empty at the end."""
-        only_jobs = f"tags.`{TAG_JOB_ID}` LIKE '%'"
+        is_job = f"tags.`{TAG_JOB_ID}` LIKE '%'"
+        filters = [where] * bool(where) + [is_job] * only_jobs
         answer = self._client.call(
             "POST",
             f"{_API}/runs/search",
             {
                 "experiment_ids": experiments,
-                "filter": f"{where} AND {only_jobs}" if where else only_jobs,
+                "filter": " AND ".join(filters),
                 "max_results": limit,
                 "order_by": list(order_by),
             }
@@ -113,6 +128,52 @@ class JobStore:
         )
         jobs = [Job.from_run(run) for run in answer.get("runs", ())]
         return jobs, answer.get("next_page_token", "")
+
+    def members(self, group: str, *, experiments: Iterable[str] | None = None) -> list[Job]:
+        """Return all jobs whose results a study uses, its own and those of others, oldest first.
+
+        Args:
+            group: The study's job id.
+            experiments: Experiment ids to look in; None asks for all of them first.
+        """
+        where = f"tags.`{member_tag(safe_text(group))}` LIKE '%'"
+        return self._all(where, experiments=experiments, only_jobs=True)
+
+    def trials(self, group: str, *, experiments: Iterable[str] | None = None) -> list[Job]:
+        """Return the trials of a sweep, oldest first; they are runs that no controller moves."""
+        where = f"tags.`{TAG_GROUP}` = '{safe_text(group)}' AND tags.`{TAG_KIND}` = '{TRIAL}'"
+        return self._all(where, experiments=experiments, only_jobs=False)
+
+    def with_config(self, digests: Iterable[str]) -> dict[str, list[Job]]:
+        """Return the jobs with each of these resolved configs, oldest first."""
+        wanted, found = set(digests), dict[str, list[Job]]()
+        if not wanted:
+            return found
+        ids = list(self.experiments())
+        for start in range(0, len(ordered := sorted(wanted)), _MANY_DIGESTS):
+            some = ", ".join(f"'{safe_text(d)}'" for d in ordered[start : start + _MANY_DIGESTS])
+            where = f"tags.`{TAG_CONFIG}` IN ({some})"
+            for job in self._all(where, experiments=ids, only_jobs=True):
+                found.setdefault(job.tags[TAG_CONFIG], []).append(job)
+        return found
+
+    def _all(self, where: str, *, experiments: Iterable[str] | None, only_jobs: bool) -> list[Job]:
+        """Return everything that a filter matches, page by page."""
+        ids = list(experiments if experiments is not None else self.experiments())
+        found: list[Job] = []
+        page = ""
+        while True:
+            jobs, page = self._search_page(
+                where,
+                limit=_MANY,
+                order_by=["attributes.start_time ASC"],
+                experiments=ids,
+                page=page,
+                only_jobs=only_jobs,
+            )
+            found += jobs
+            if not page:
+                return found
 
     def active(self) -> list[Job]:
         """Return the RUNNING jobs, the queued ones to be stopped, and the head of the queue."""
@@ -264,6 +325,22 @@ class JobStore:
         )
         run["info"]["status"] = State.SCHEDULED.value
         return Job.from_run(run)
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        """Write a tag of an experiment; saved views of the UI are such tags."""
+        body = {"experiment_id": experiment_id, "key": key, "value": value}
+        self._client.call("POST", f"{_API}/experiments/set-experiment-tag", body)
+
+    def experiment_tags(self, experiment_id: str) -> dict[str, str]:
+        """Return the tags of an experiment."""
+        query = {"experiment_id": experiment_id}
+        answer = self._client.call("GET", f"{_API}/experiments/get", query=query)
+        return {tag["key"]: tag["value"] for tag in answer["experiment"].get("tags", ())}
+
+    def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        """Delete a tag of an experiment."""
+        body = {"experiment_id": experiment_id, "key": key}
+        self._client.call("POST", f"{_API}/experiments/delete-experiment-tag", body)
 
     def set_tags(self, job: Job, tags: Mapping[str, str]) -> None:
         """Write tags in one request."""

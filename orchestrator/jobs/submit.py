@@ -7,12 +7,14 @@ import time
 from orchestrator.jobs.errors import JobExistsError, UnreachableError
 from orchestrator.jobs.job import (
     PREFIX,
+    TAG_CONFIG,
     TAG_JOB_ID,
     TAG_KIND,
     TAG_PHASE,
     TAG_PRIORITY,
     TAG_QUEUE_KEY,
     TAG_REASON,
+    TAG_SEED,
     TAG_SPEC,
     Job,
     queue_key,
@@ -68,7 +70,7 @@ def _resources(plan: Plan | EvalPlan) -> dict[str, str | int | float | bool | No
 
 def _tags(plan: Plan | EvalPlan, provenance: Provenance) -> dict[str, str]:
     spec = plan.spec
-    own = plan.tags() if isinstance(plan, EvalPlan) else {PREFIX + "seed": str(plan.config.seed)}
+    own = plan.tags() if isinstance(plan, EvalPlan) else {TAG_SEED: str(plan.config.seed)}
     return (
         provenance.tags()
         | own
@@ -82,7 +84,7 @@ def _tags(plan: Plan | EvalPlan, provenance: Provenance) -> dict[str, str]:
             TAG_REASON: "",
             PREFIX + "recipe": spec.recipe,
             PREFIX + "overrides": " ".join(plan.overrides),
-            PREFIX + "config_sha256": plan.config_sha256,
+            TAG_CONFIG: plan.config_sha256,
             PREFIX + "user": provenance.user,
             "mlflow.note.content": _note(plan, provenance),
         }
