@@ -12,6 +12,7 @@ from workloads.config.schedule import StepConfig
 from workloads.config.train import TrainConfig
 from workloads.data.loaders import train_batches
 from workloads.models.weights.digest import digest_weights
+from workloads.training.cost import count_network
 from workloads.training.ema import WeightAverage
 from workloads.training.guard import FiniteGuard, check_finite_loss
 from workloads.training.init import load_initial_weights
@@ -147,12 +148,14 @@ def _judge_epoch(run: Run, reporter: Reporter) -> bool:
     epoch = state.epoch + 1
     judged = is_judged(config, epoch)
     is_best = False
+    start_s = time.perf_counter()
     if judged:
         reporter.report("validate")
         state.val = validate(run)
         is_best = note_validation(config, state, epoch)
     loss_sum, correct, count, seconds = distributed.all_reduce_sum(run.meters.values())
     seconds /= run.context.world_size
+    state.train_seconds += seconds + time.perf_counter() - start_s
     images_per_s = run.steps_per_epoch * config.global_batch_size / seconds if seconds > 0 else 0.0
     metrics = {
         **(
@@ -162,6 +165,9 @@ def _judge_epoch(run: Run, reporter: Reporter) -> bool:
         "optim/lr": run.lr,
         "perf/images_per_s": images_per_s,
         "time/epoch_s": seconds,
+        "time/train_s": state.train_seconds,
+        **run.peak_memory.metrics(),
+        **_network_cost(run),
         "progress/epoch": float(epoch),
         "progress/samples": float(state.global_step * config.global_batch_size),
     }
@@ -177,6 +183,14 @@ def _judge_epoch(run: Run, reporter: Reporter) -> bool:
     state.epoch, state.step_in_epoch = epoch, 0
     run.meters.reset()
     return is_best
+
+
+def _network_cost(run: Run) -> dict[str, float]:
+    """Return what the network has and costs, once and on one rank."""
+    if run.state.epoch > 0 or run.context.rank != 0:
+        return {}
+    size, channels = run.config.images.size, run.data.in_channels
+    return count_network(run.model, image_size=size, in_channels=channels)
 
 
 def _score(run: Run) -> float | None:

@@ -17,6 +17,7 @@ from workloads.data.sources import build_data
 from workloads.evaluation.agreement import build_together
 from workloads.models.gcp_net import build_model
 from workloads.pooling.base import GlobalPooling
+from workloads.training.cost import PeakMemory
 from workloads.training.ema import WeightAverage
 from workloads.training.freeze import Freezer
 from workloads.training.loss import Criterion, build_criterion
@@ -66,6 +67,7 @@ class Run:
     batch_size: int
     num_parts: int
     steps_per_epoch: int
+    peak_memory: PeakMemory
     lr: float = 0.0
     is_wrapped: bool = False
 
@@ -91,6 +93,7 @@ class Run:
 
 def build_run(config: TrainConfig, context: WorkerContext) -> Run:
     """Build data, network and optimizer, equal on all ranks; nothing is resumed yet."""
+    peak_memory = PeakMemory(context.device)
     in_pairs = config.mix is not None
     batch_size = batch_size_per_worker(
         config.global_batch_size, context.world_size, "train", in_pairs=in_pairs
@@ -124,6 +127,7 @@ def build_run(config: TrainConfig, context: WorkerContext) -> Run:
         batch_size=batch_size,
         num_parts=num_parts,
         steps_per_epoch=_steps_per_epoch(config, len(data.train)),
+        peak_memory=peak_memory,
     )
 
 

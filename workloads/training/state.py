@@ -26,6 +26,7 @@ class TrainState:
         improved_to: What early stopping compares with: the best of its metric.
         improved_epoch: Its epoch, from 1.
         stopped_early: Early stopping has ended the training.
+        train_seconds: Time spent training and judging in the completed epochs, over all attempts.
         val: Results of the last validation: loss, top1, top5, num_images; with a moving average
             of the weights they are its results, and raw_loss and raw_top1 the trained weights'.
     """
@@ -40,6 +41,7 @@ class TrainState:
     improved_to: float | None = None
     improved_epoch: int = 0
     stopped_early: bool = False
+    train_seconds: float = 0.0
     val: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

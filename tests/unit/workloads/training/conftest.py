@@ -17,7 +17,7 @@ from workloads.data.sources import build_data
 from workloads.models.gcp_net import build_model
 from workloads.pooling.isqrt import IsqrtPooling
 
-TIMED = {"perf/images_per_s", "time/epoch_s"}
+TIMED = {"perf/images_per_s", "time/epoch_s", "time/train_s", "perf/peak_memory_mb"}
 
 
 @pytest.fixture(autouse=True)

@@ -22,14 +22,15 @@ def test_the_story_of_a_run(tiny, capsys):
     assert result == context.result
     assert (result.epochs, result.global_step, result.stopped) == (2, 22, False)
     assert result.num_val_images == 359
-    epoch_metrics = {
+    front = (
         "train/loss train/top1 val/loss val/top1 val/top5 optim/lr perf/images_per_s "
-        "time/epoch_s progress/epoch progress/samples"
-    }
+        "time/epoch_s time/train_s perf/peak_memory_mb"
+    )
+    back = "progress/epoch progress/samples"
+    first, later = f"{front} model/parameters model/macs {back}", f"{front} {back}"
     logged = [(step, at, " ".join(values)) for step, at, values in context.metrics]
-    (names,) = epoch_metrics
     per_step = [(s, s, "train/step_loss optim/grad_norm") for s in (5, 10, 15, 20)]
-    assert logged == [*per_step[:2], (1, 11, names), *per_step[2:], (2, 22, names)]
+    assert logged == [*per_step[:2], (1, 11, first), *per_step[2:], (2, 22, later)]
     assert [step for step, _, _ in context.checkpoints] == [4, 8, 11, 12, 16, 20, 22]
     best = [step for step, _, is_best in context.checkpoints if is_best]
     assert best[-1] == 11 * result.best_epoch
