@@ -50,6 +50,17 @@ class FreezeConfig(Config):
     """Epochs after which they move as well; null keeps them for the whole training."""
 
 
+class CacheFeaturesConfig(Config):
+    """The features of a backbone that never moves, computed once and used by every epoch, and by
+    every training that has the same backbone, images and settings."""
+
+    views: int = Field(default=1, ge=1, le=10_000)
+    """Augmented views of each training image: epoch e sees view e modulo `views`. With as many as
+    epochs nothing is lost, and nothing is gained but by other trainings."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """How they are stored; float16 takes half the room and rounds to 11 bits."""
+
+
 class InitConfig(Config):
     """Weights to begin with."""
 
@@ -127,6 +138,7 @@ class TrainConfig(Config):
     model: ModelConfig = ModelConfig()
     init: InitConfig | None = None
     freeze: FreezeConfig | None = None
+    cache_features: CacheFeaturesConfig | None = None
     optim: OptimConfig = SgdConfig()
     schedule: ScheduleConfig = CosineConfig()
     epochs: int = Field(default=20, ge=1, le=100_000)
@@ -204,12 +216,29 @@ class TrainConfig(Config):
             held |= set(self.freeze.parts)
         if held == set(get_args(Part)):
             raise ValueError("optim.lr_factors of 0 and freeze.parts leave nothing to train")
+        if self.cache_features is not None and (reason := self._why_features_differ()):
+            raise ValueError(f"cache_features: {reason}")
         if self.validation.from_epoch > self.epochs:
             raise ValueError(
                 f"validation.from_epoch ({self.validation.from_epoch}) is after the last epoch "
                 f"({self.epochs})"
             )
         return self
+
+    def _why_features_differ(self) -> str:
+        """Return what keeps an image's features from being the same at each look, if anything."""
+        freeze = self.freeze
+        if freeze is None or "features" not in freeze.parts or freeze.until_epoch is not None:
+            return "the features must never move; write freeze.parts=[features]"
+        if self.init is None:
+            return "features that were drawn and never trained tell little; write init.weights=..."
+        if self.mix is not None:
+            return "mix blends images, which have been made features by then; write mix=null"
+        if self.progressive:
+            return "progressive changes the size of images; write progressive=[]"
+        if self.validation.crops != "centre":
+            return "one view of each validation image is kept; write validation.crops=centre"
+        return ""
 
     @model_validator(mode="after")
     def _features_have_positions(self) -> "TrainConfig":

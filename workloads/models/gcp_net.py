@@ -14,7 +14,13 @@ from workloads.pooling.registry import POOLINGS
 
 
 class GCPNet(nn.Module):
-    """Map images (B, in_channels, H, W) to logits (B, num_classes)."""
+    """Map images (B, in_channels, H, W) to logits (B, num_classes).
+
+    Attributes:
+        takes_features: What it is given are its backbone's features instead of images.
+    """
+
+    takes_features: bool = False
 
     def __init__(self, features: Backbone, head: GCPHead) -> None:
         super().__init__()
@@ -22,7 +28,7 @@ class GCPNet(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
+        return self.head(images if self.takes_features else self.features(images))
 
 
 def build_model(config: ModelConfig, *, in_channels: int, num_classes: int) -> GCPNet:

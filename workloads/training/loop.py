@@ -14,6 +14,7 @@ from workloads.data.loaders import train_batches
 from workloads.models.weights.digest import digest_weights
 from workloads.training.cost import count_network
 from workloads.training.ema import WeightAverage
+from workloads.training.feature_cache import use_cached_features
 from workloads.training.guard import FiniteGuard, check_finite_loss
 from workloads.training.init import load_initial_weights
 from workloads.training.network import prepare_network
@@ -55,8 +56,11 @@ def train(config: TrainConfig, context: WorkerContext) -> TrainResult:
         DivergedError: The loss or a gradient is not finite.
     """
     run = build_run(config, context)
-    with run.train_loader, run.val_loader:
+    try:
         return _train(run)
+    finally:
+        run.train_loader.close()
+        run.val_loader.close()
 
 
 def _train(run: Run) -> TrainResult:
@@ -91,6 +95,7 @@ def _begin(run: Run) -> None:
         run.say(load_initial_weights(run.model, config.init, classes=list(run.data.classes)))
         if config.ema is not None:
             run.average = WeightAverage(run.model, config.ema)
+    use_cached_features(run)
     prepare_network(run)
 
 
@@ -98,6 +103,7 @@ def _resume(run: Run, saved: dict[str, Any]) -> None:
     """Go on exactly where a checkpoint was taken."""
     refuse_another_job(run, saved)
     restore(run, saved)
+    use_cached_features(run)
     prepare_network(run)
     restore_rank(run, saved)
     run.say(f"resumed at epoch {run.state.epoch + 1}, step {run.state.global_step}")

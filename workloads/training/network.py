@@ -67,6 +67,9 @@ def _first_pass(run: Run) -> None:
     count = run.batch_size // run.num_parts if compute.compile else 2
     layout = torch.channels_last if compute.channels_last else torch.contiguous_format
     images = torch.zeros(count, run.data.in_channels, side, side, device=device)
+    if run.config.cache_features is not None:
+        images = torch.zeros_like(run.data.train.get_batch(torch.arange(count), 0)[0].float())
+        images, layout = images.to(device), torch.contiguous_format
     with run.half_precision():
         logits = run.network(images.contiguous(memory_format=layout))
     logits.float().sum().backward()

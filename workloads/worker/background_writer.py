@@ -63,4 +63,6 @@ def _yield_to_training() -> None:
     """
     if sys.platform == "linux":  # where a thread has a priority of its own
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            own = os.getpriority(os.PRIO_PROCESS, 0)
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, max(own, NICENESS))

@@ -26,6 +26,8 @@ class WorkerContext(Protocol):
         device: Where to compute.
         loaded_from: The folder that `load_checkpoint` found its state in; None on other ranks than
             0, and where there are no folders.
+        shared_cache: A folder that all workers of all jobs see, for what can be made again; None
+            where there are no folders.
     """
 
     rank: int
@@ -34,6 +36,7 @@ class WorkerContext(Protocol):
     attempt: int
     device: torch.device
     loaded_from: Path | None
+    shared_cache: Path | None
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """Return the newest good state, the same on every rank; called once, before any metric."""
@@ -86,6 +89,7 @@ class MemoryContext:
     checkpoints: list[tuple[int, dict[str, Any], bool]] = field(default_factory=list)
     result: TrainResult | None = None
     loaded_from: Path | None = None
+    shared_cache: Path | None = None
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """Return a copy of the newest state."""

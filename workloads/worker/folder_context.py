@@ -20,6 +20,8 @@ from workloads.worker.records import Progress, TrainResult
 from workloads.worker.spool import SpoolWriter, make_row
 from workloads.worker.staging import StagingArea
 
+SHARED_CACHE = ".cache"
+"""Beside the jobs' folders: what can be made again at any time."""
 STOP_POLL_S = 0.2
 OWNER_POLL_S = 2.0
 LONG_WAIT_S = 1.0
@@ -46,6 +48,7 @@ class FolderContext:
 
     Attributes:
         loaded_from: The folder of the checkpoint that was loaded.
+        shared_cache: See `WorkerContext`.
         stall_s: Seconds that the training has waited in `save_checkpoint`.
 
     Raises:
@@ -73,6 +76,7 @@ class FolderContext:
         self.device = device or torch.device("cpu")
         self.paths = JobPaths(root)
         self.loaded_from: Path | None = None
+        self.shared_cache: Path | None = root.parent / SHARED_CACHE
         self.stall_s = 0.0
         self._store = CheckpointStore(self.paths, attempt, keep_checkpoints, keep_best)
         self._staging = StagingArea()
