@@ -2,11 +2,13 @@
 
 import itertools
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.jobs.errors import ConflictError, UnreachableError
 from orchestrator.jobs.job import (
+    TAG_GROUP,
     TAG_JOB_ID,
     TAG_KIND,
     TAG_PHASE,
@@ -15,6 +17,7 @@ from orchestrator.jobs.job import (
     TAG_REASON,
     TAG_SPEC,
     Job,
+    member_tag,
     queue_key,
 )
 from orchestrator.jobs.ray_jobs import Node, RayJob
@@ -23,17 +26,40 @@ from orchestrator.jobs.states import ACTIVE, State, may_become
 from workloads.config.train import TrainConfig
 
 
-def make_spec(job_id: str, *, num_workers: int = 1, **fields: Any) -> JobSpec:
+def make_spec(job_id: str, *, num_workers: int = 1, kind: Any = "train", **fields: Any) -> JobSpec:
     """Return a valid spec."""
     return JobSpec(
         job_id=job_id,
-        kind="train",
+        kind=kind,
         recipe="digits_resnet_isqrt",
         study="digits",
         config=TrainConfig().model_dump(mode="json"),
         resources=Resources(num_workers=num_workers),
         **fields,
     )
+
+
+_CLAUSE = re.compile(
+    r"(?:attributes\.(?P<attribute>\w+)|tags\.`(?P<tag>[^`]+)`) "
+    r"(?P<comparator>=|!=|LIKE|IN) (?:'(?P<value>[^']*)'|\((?P<values>[^)]*)\))"
+)
+
+
+def _matches(job: Job, clause: Any) -> bool:
+    value, comparator = clause["value"], clause["comparator"]
+    if clause["tag"]:
+        held = job.tags.get(clause["tag"])
+    else:
+        held = {"status": job.state.value, "run_id": job.run_id}[clause["attribute"]]
+    if comparator == "IN":
+        assert clause["attribute"] == "run_id", "MLflow takes lists of run ids only"
+        return held in [text.strip(" '") for text in clause["values"].split(",")]
+    if held is None:
+        return False
+    if comparator == "LIKE":
+        assert value == "%", "no other pattern is needed"
+        return True
+    return (held == value) is (comparator == "=")
 
 
 class FakeStore:
@@ -44,20 +70,33 @@ class FakeStore:
         self.reachable = True
         self.crash_at: int | None = None
         self.writes = 0
+        self.requests = 0
         self._ids = itertools.count(1)
 
-    def add(self, spec: JobSpec, *, submitted_ms: int = 0, state: State = State.SCHEDULED) -> str:
+    def add(
+        self,
+        spec: JobSpec,
+        *,
+        submitted_ms: int = 0,
+        state: State = State.SCHEDULED,
+        tags: Mapping[str, str] = {},
+    ) -> str:
         """Record a job and return its run id."""
         run_id = f"run-{next(self._ids)}"
-        tags = {
+        own = {
             TAG_JOB_ID: spec.job_id,
             TAG_KIND: spec.kind,
             TAG_SPEC: json.dumps(spec.model_dump(mode="json")),
             TAG_QUEUE_KEY: queue_key(spec.priority, submitted_ms),
             TAG_PRIORITY: str(spec.priority),
             TAG_PHASE: "queued",
+        } | ({TAG_GROUP: spec.group} if spec.group else {})
+        self.runs[run_id] = {
+            "state": state,
+            "tags": own | dict(tags),
+            "start_ms": submitted_ms,
+            "end_ms": None,
         }
-        self.runs[run_id] = {"state": state, "tags": tags, "start_ms": submitted_ms, "end_ms": None}
         return run_id
 
     def _job(self, run_id: str) -> Job:
@@ -76,6 +115,7 @@ class FakeStore:
     def _ask(self) -> None:
         if not self.reachable:
             raise UnreachableError("MLflow does not answer")
+        self.requests += 1
 
     def _write(self) -> None:
         self._ask()
@@ -103,6 +143,39 @@ class FakeStore:
             if run["tags"][TAG_JOB_ID] == name:
                 return self._job(run_id)
         return None
+
+    def experiments(self) -> dict[str, str]:
+        """Return the one experiment."""
+        self._ask()
+        return {"1": "digits"}
+
+    def search(
+        self,
+        where: str = "",
+        *,
+        limit: int = 50,
+        order_by: Sequence[str] = ("attributes.start_time DESC",),
+        experiments: Iterable[str] | None = None,
+    ) -> list[Job]:
+        """Return the jobs that a filter of MLflow matches; it knows no OR, and IN for run ids."""
+        if experiments is None:
+            self.experiments()
+        self._ask()
+        clauses = [_CLAUSE.fullmatch(clause) for clause in where.split(" AND ") if clause]
+        assert all(clauses), f"MLflow cannot read {where!r}"
+        jobs = [self._job(run_id) for run_id in self.runs]
+        found = [job for job in jobs if all(_matches(job, clause) for clause in clauses)]
+        (order,) = order_by
+        key, direction = order.rsplit(" ", 1)
+        found.sort(
+            key=lambda job: job.start_ms if "start_time" in key else job.tags[TAG_QUEUE_KEY],
+            reverse=direction == "DESC",
+        )
+        return found[:limit]
+
+    def members(self, group: str) -> list[Job]:
+        """Return the jobs whose results a study uses."""
+        return self.search(f"tags.`{member_tag(group)}` LIKE '%'", limit=100_000)
 
     def set_tags(self, job: Job, tags: Mapping[str, str]) -> None:
         """Write tags."""
@@ -140,6 +213,7 @@ class FakeRay:
         self.jobs: dict[str, RayJob] = {}
         self.launches: list[str] = []
         self.stops: list[str] = []
+        self.gets: list[str] = []
         self.reachable = True
         self.lose_reply = False
 
@@ -161,6 +235,7 @@ class FakeRay:
     def get(self, submission_id: str) -> RayJob | None:
         """Return an attempt."""
         self._ask()
+        self.gets.append(submission_id)
         return self.jobs.get(submission_id)
 
     def stop(self, submission_id: str) -> bool:

@@ -106,7 +106,7 @@ class Live:
             process
             for process in psutil.process_iter(["cmdline"])
             if any("RayTrainWorker" in word for word in process.info["cmdline"] or ())
-            and _belongs(process, self.home)
+            and belongs(process, self.home)
         ]
 
 
@@ -124,7 +124,8 @@ def _find(matches: Callable[[list[str]], bool]) -> psutil.Process | None:
     return None
 
 
-def _belongs(process: psutil.Process, home: Path) -> bool:
+def belongs(process: psutil.Process, home: Path) -> bool:
+    """Whether a process is of the cluster in `home`."""
     try:
         return process.environ().get("GCPCTL_HOME") == str(home)
     except psutil.Error:

@@ -16,11 +16,13 @@ from orchestrator.jobs.errors import (
 from orchestrator.jobs.job import PREFIX, Job
 from orchestrator.jobs.recipes import recipe_files
 from orchestrator.jobs.states import State
-from orchestrator.results import evaluation
+from orchestrator.results import evaluation, sweep_status
 from orchestrator.results.links import run_page
+from orchestrator.results.progress import GROUP_KINDS
 
 _POLL_S = 0.5
 _EXIT = {State.FINISHED: 0, State.FAILED: EXIT_JOB_FAILED, State.KILLED: EXIT_JOB_STOPPED}
+_RETRY = {"eval": "begin it again", "ablation": "queue again what failed or was stopped of it"}
 _EPOCH_KEYS = ("train/loss", "val/top1", "perf/images_per_s")
 
 
@@ -30,14 +32,23 @@ def follow(session: Session, job: Job) -> int:
     Ctrl-C ends only the watching. An unreachable server is waited for.
     """
     try:
-        last = _follow_bar(session, job) if is_terminal() else _follow_lines(session, job)
+        last = _shown_until_final(session, job)
     except KeyboardInterrupt:
+        again = f"watch {job.job_id}" if job.kind in GROUP_KINDS else f"logs {job.job_id} -f"
         talk(f"\nno longer watching; {job.job_id} goes on. Watch it again, or stop it:")
-        talk(f"  {program()} logs {job.job_id} -f")
+        talk(f"  {program()} {again}")
         talk(f"  {program()} stop {job.job_id}")
         return EXIT_INTERRUPTED
     _closing_words(session, last)
     return _EXIT[last.state]
+
+
+def _shown_until_final(session: Session, job: Job) -> Job:
+    if job.kind in GROUP_KINDS:
+        from orchestrator.cli.live_page import show_until_final
+
+        return show_until_final(session, job)
+    return _follow_bar(session, job) if is_terminal() else _follow_lines(session, job)
 
 
 def _snapshots(session: Session, job: Job) -> Iterator[Job]:
@@ -136,11 +147,7 @@ def _follow_bar(session: Session, job: Job) -> Job:
             if said:
                 progress.update(
                     task,
-                    description=(
-                        "evaluating"
-                        if job.kind == "eval"
-                        else f"epoch {said['epoch']}/{said['epochs']}"
-                    ),
+                    description=_doing(job),
                     total=said["total_steps"],
                     completed=said["global_step"],
                     numbers=progress_numbers(said),
@@ -148,6 +155,13 @@ def _follow_bar(session: Session, job: Job) -> Job:
             else:
                 progress.update(task, description=job.phase)
     return job
+
+
+def _doing(job: Job) -> str:
+    """Return what a bar is a bar of."""
+    if job.kind == "eval":
+        return "evaluating"
+    return f"epoch {job.progress['epoch']}/{job.progress['epochs']}"
 
 
 def progress_numbers(said: dict[str, Any]) -> str:
@@ -170,6 +184,12 @@ def _closing_words(session: Session, job: Job) -> None:
     result = job.result
     if job.state is State.FINISHED and job.kind == "eval":
         _tell_evaluation(job)
+    elif job.state is State.FINISHED and job.kind == "tune":
+        for label, text in sweep_status.outcome(job):
+            answer(f"  {label:<12} {text}")
+    elif job.state is State.FINISHED and job.kind == "ablation":
+        answer(f"  {job.raw_spec['description']}")
+        answer(f"  {job.reason}")
     elif job.state is State.FINISHED and result:
         answer(
             f"  top-1 {result['val_top1']:.2f} % on {result['num_val_images']} held-out images "
@@ -197,6 +217,18 @@ def _next_commands(job: Job) -> list[tuple[str, str]]:
             (f"status {job.job_id} -o json", "all numbers, for a script"),
             (f"logs {job.job_id}", "what it said"),
         ]
+    if job.state is State.FINISHED and job.kind == "tune":
+        return [
+            (f"recipes best {job.job_id} > best.yaml", "its best settings as a recipe"),
+            ("submit train best.yaml", "train with them"),
+            (f"compare {job.job_id}", "all trials side by side"),
+        ]
+    if job.state is State.FINISHED and job.kind == "ablation":
+        return [
+            (f"compare {job.job_id}", "its cells side by side"),
+            (f"report {job.job_id}", "tables and figures in a folder"),
+            (f"ui {job.job_id}", "its views in MLflow"),
+        ]
     if job.state is State.FINISHED:
         recipe = job.raw_spec["recipe"]
         baseline = recipe.replace("isqrt", "gap")
@@ -214,6 +246,6 @@ def _next_commands(job: Job) -> list[tuple[str, str]]:
         (f"status {job.job_id}", "its attempts and why they ended"),
         (
             f"retry {job.job_id}",
-            "begin it again" if job.kind == "eval" else "go on from its last checkpoint",
+            _RETRY.get(job.kind, "go on from its last checkpoint"),
         ),
     ]

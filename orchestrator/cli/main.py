@@ -13,10 +13,22 @@ COMMANDS = {
     "submit": Entry(
         f"{_COMMANDS}.submit:submit", "Submit a job; it runs on without this terminal."
     ),
+    "tune": Entry(f"{_COMMANDS}.tune:tune", "Search for the settings that train RECIPE best."),
     "status": Entry(f"{_COMMANDS}.status:status", "Show jobs, or one job in full."),
+    "watch": Entry(
+        f"{_COMMANDS}.watch:watch", "Show how a study, a sweep or a job gets on, until it ends."
+    ),
     "logs": Entry(f"{_COMMANDS}.logs:logs", "Print a job's log, or follow it until the job ends."),
     "stop": Entry(f"{_COMMANDS}.stop:stop", "Stop jobs; a running one saves a checkpoint first."),
     "retry": Entry(f"{_COMMANDS}.retry:retry", "Queue failed or stopped jobs again, to resume."),
+    "compare": Entry(
+        f"{_COMMANDS}.compare:compare",
+        "Compare trainings: means over seeds, differences, what they cost.",
+    ),
+    "report": Entry(
+        f"{_COMMANDS}.report:report",
+        "Write the report of a study or a sweep, also while it runs.",
+    ),
     "predict": Entry(
         f"{_COMMANDS}.predict:predict",
         "Name the likeliest classes of images, on this machine and without the cluster.",

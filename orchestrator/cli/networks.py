@@ -90,7 +90,7 @@ def find_network(
 
 def complete_networks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Return the zoo networks and recipes that begin so."""
-    return [name for name in (*load_zoo(), *recipe_files()) if name.startswith(incomplete)]
+    return [name for name in (*load_zoo(), *recipe_files("train")) if name.startswith(incomplete)]
 
 
 def _look_up(name: str) -> tuple[str, dict[str, Any], dict[str, int]]:

@@ -53,8 +53,10 @@ def complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) -
     return [job.job_id for job in jobs if job.job_id.startswith(incomplete)]
 
 
-def complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the recipes that begin so."""
+def complete_recipes(
+    ctx: click.Context, param: click.Parameter, incomplete: str, *, kind: str | None = None
+) -> list[str]:
+    """Return the recipes that begin so; of one kind, or of all."""
     from orchestrator.jobs.recipes import recipe_files
 
-    return [name for name in recipe_files() if name.startswith(incomplete)]
+    return [name for name in recipe_files(kind) if name.startswith(incomplete)]

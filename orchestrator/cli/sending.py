@@ -10,15 +10,17 @@ from orchestrator.cli.follow import follow
 from orchestrator.cli.output import answer, program, talk
 from orchestrator.cli.session import Session, connect
 from orchestrator.jobs import plan as planning
+from orchestrator.jobs.checkpoints import parse_checkpoint, resolve_checkpoint
 from orchestrator.jobs.errors import ConflictError, GcpctlError, JobExistsError
 from orchestrator.jobs.job import Job
 from orchestrator.jobs.plan_eval import EvalPlan
+from orchestrator.jobs.plan_tune import TunePlan
 from orchestrator.jobs.provenance import Provenance, collect
 from orchestrator.jobs.ray_jobs import Node
 from orchestrator.jobs.submit import attach_provenance, record
 from workloads.config.document import dump_document
 
-_P = TypeVar("_P", planning.Plan, EvalPlan)
+_P = TypeVar("_P", planning.Plan, EvalPlan, TunePlan)
 
 
 class Target:
@@ -50,12 +52,31 @@ class Target:
         assert self.profile is not None
         return self.profile
 
-    def check_machine(self, plan: planning.Plan | EvalPlan) -> None:
+    def nodes(self) -> list[Node]:
+        """Return the machines that jobs may use, of an embedded cluster also before it is up."""
+        if not self.is_local:
+            return connect().ray.nodes()
+        cpus, gpus = local.plan_resources()
+        return [Node(cpus=cpus, gpus=gpus)]
+
+    def check_machine(self, plan: planning.Plan | EvalPlan | TunePlan) -> None:
         """Refuse what this machine could never hold, before its cluster is brought up."""
         if self.is_local:
-            cpus, gpus = local.plan_resources()
-            nodes = [Node(cpus=cpus, gpus=gpus)]
-            planning.check_feasible(plan.spec.resources, nodes, where="this machine")
+            planning.check_feasible(plan.spec.resources, self.nodes(), where="this machine")
+
+
+def weights_of(text: str, after: tuple[str, ...]) -> str:
+    """Return where initial weights are; those of a file are where they are said to be.
+
+    Args:
+        text: `init.weights` as written: a file, a job (`JOB`, `JOB:best`, `JOB:last`), or a URI
+            of MLflow.
+        after: Ids of the jobs that are waited for, which need not have saved anything yet.
+    """
+    if parse_checkpoint(text).kind == "file" or Path(text).exists():
+        return text
+    session = connect()
+    return resolve_checkpoint(session.store, session.profile, text, may_wait=after).weights
 
 
 def show_plan(plan: planning.Plan | EvalPlan) -> None:
@@ -83,11 +104,26 @@ def send(target: Target, plan: _P, *, chosen: bool, follow_: bool) -> None:
         attach_provenance(session.store, job, plan, provenance)
     except GcpctlError as exc:
         talk(f"the job runs, but its config.yaml or diff could not be stored: {exc.message}")
+    if plan.spec.kind == "tune":
+        tell_views(session, job)
     if follow_:
         sys.exit(follow(session, job))
     answer(job.job_id)
     for command in (f"status {job.job_id}", f"logs {job.job_id} -f", "ui"):
         talk(f"  {program()} {command}")
+
+
+def tell_views(session: Session, job: Job, *, say: bool = True) -> None:
+    """Put the views of a study or sweep into the MLflow UI and name them; nothing needs them."""
+    from orchestrator.results.views import put_study_views
+
+    try:
+        links = put_study_views(session.store, session.profile, job)
+    except GcpctlError as exc:
+        talk(f"the job runs, but its views could not be put into MLflow: {exc.message}")
+        return
+    for title, link in links if say else ():
+        talk(f"  {title}: {link}")
 
 
 def _record(session: Session, plan: _P, provenance: Provenance, *, chosen: bool) -> tuple[Job, _P]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.jobs.errors import GcpctlError
 from orchestrator.jobs.ids import submission_id
 from orchestrator.jobs.job import Job
-from orchestrator.jobs.logs import artifact_name
+from orchestrator.jobs.logs import artifact_name, slice_log
 from orchestrator.jobs.ray_jobs import RayJobs
 from orchestrator.jobs.store import JobStore
 
@@ -31,7 +31,9 @@ def log_archiver(store: JobStore, ray: RayJobs, ray_log_root: Path | None) -> Ca
         try:
             if name in store.list_artifacts(job, "logs"):
                 return
-            content = _fetch(ray, ray_log_root, submission_id(job.job_id, job.attempt))
+            content = _fetch(ray, ray_log_root, job.submission_id)
+            if job.raw_spec.get("pack"):  # the log is of all jobs that the driver ran
+                content = _slice(content, job)
             if content:
                 store.put_artifact(job, name, content[-_LIMIT_BYTES:])
         except (GcpctlError, OSError) as exc:
@@ -39,6 +41,12 @@ def log_archiver(store: JobStore, ray: RayJobs, ray_log_root: Path | None) -> Ca
             _log.warning("the log of %s, attempt %d: %s", job.job_id, job.attempt, exc)
 
     return archive
+
+
+def _slice(content: bytes, job: Job) -> bytes:
+    is_own = job.submission_id == submission_id(job.job_id, job.attempt)
+    text = content.decode(errors="replace")
+    return slice_log(text, job.job_id, job.attempt, is_own=is_own).encode()
 
 
 def _fetch(ray: RayJobs, root: Path | None, attempt_id: str) -> bytes:

@@ -17,6 +17,7 @@ from types import FrameType
 from cluster.profiles import ClusterError, Profile, load_profile
 from orchestrator.controller.archive import log_archiver
 from orchestrator.controller.reconcile import step
+from orchestrator.controller.waited_for import WaitedFor
 from orchestrator.jobs.errors import GcpctlError, UnreachableError
 from orchestrator.jobs.ray_jobs import RayJobs
 from orchestrator.jobs.store import JobStore, now_ms
@@ -84,6 +85,7 @@ def run(home: Path | None) -> None:
     beat.start()
     profile: Profile | None = None
     nudge = Nudge(None)
+    waited_for = WaitedFor()
     while True:
         beat.step_begins()
         busy = False
@@ -93,10 +95,11 @@ def run(home: Path | None) -> None:
                 store, ray = JobStore.of(current), RayJobs.of(current)
                 archive = log_archiver(store, ray, current.ray_log_root)
                 nudge = Nudge(current.nudge_path)
+                waited_for = WaitedFor()
                 profile = current  # last: all of it is there, or none
                 _log.info("reconciling %s and %s", profile.mlflow_url, profile.ray_url)
             if profile is not None:
-                report = step(store, ray, archive, now_ms())
+                report = step(store, ray, archive, now_ms(), waited_for)
                 busy = report.active > 0
                 for event in report.events:
                     _log.info("%s", event)

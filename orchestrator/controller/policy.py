@@ -1,99 +1,21 @@
 """Which queued jobs may start now. Pure: looks, and returns decisions."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from orchestrator.controller.candidates import (
+    Candidate,
+    Capacity,
+    Decision,
+    Elastic,
+    Host,
+    Refuse,
+    Start,
+    Wait,
+)
+from orchestrator.controller.sharing import SharedDrivers
+from orchestrator.jobs.queue_head import BEYOND
 from orchestrator.jobs.spec import Resources
 from orchestrator.jobs.states import State
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A queued job as the policy sees it."""
-
-    job_id: str
-    queue_key: str
-    """Sorts by priority, then by submission."""
-    resources: Resources
-    worker_counts: tuple[int, ...] = ()
-    """Numbers of workers that it may start with, ascending; empty for `num_workers` only."""
-    not_before_ms: int = 0
-    after: Mapping[str, State | None] | None = None
-    """States of the jobs it waits for; None for one that does not exist."""
-
-    def gangs(self) -> list[Resources]:
-        """Return the gangs that it may start with, the largest first."""
-        counts = self.worker_counts or (self.resources.num_workers,)
-        return [self.resources.with_workers(count) for count in reversed(counts)]
-
-    @property
-    def smallest_gang(self) -> Resources:
-        """What it cannot start without."""
-        return self.gangs()[-1]
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """CPUs and GPUs, of the whole cluster or of what runs on it."""
-
-    cpus: float
-    gpus: float
-
-    def minus(self, resources: Resources) -> "Capacity":
-        """Return what is left beside a gang."""
-        return Capacity(self.cpus - resources.total_cpus, self.gpus - resources.total_gpus)
-
-    def holds(self, resources: Resources) -> bool:
-        """Whether a whole gang fits; part of one is never started."""
-        return self.cpus >= resources.total_cpus and self.gpus >= resources.total_gpus
-
-    def largest(self, gangs: Iterable[Resources]) -> Resources | None:
-        """Return the first of `gangs`, the largest coming first, that fits."""
-        return next((gang for gang in gangs if self.holds(gang)), None)
-
-
-@dataclass(frozen=True)
-class Start:
-    """The job may start now, with so many workers."""
-
-    job_id: str
-    num_workers: int
-
-
-@dataclass(frozen=True)
-class Wait:
-    """The job waits, and why."""
-
-    job_id: str
-    reason: str
-    for_room: bool = False
-    """Whether it would take room that is free or becomes free."""
-
-
-@dataclass(frozen=True)
-class Refuse:
-    """The job can never start, and why."""
-
-    job_id: str
-    reason: str
-
-
-Decision = Start | Wait | Refuse
-
-
-@dataclass(frozen=True)
-class Elastic:
-    """A running job that may have more workers."""
-
-    job_id: str
-    candidate: Candidate
-    num_workers: int
-    """Those it has."""
-    seconds_running: float
-    """Since its newest attempt was launched."""
-    seconds_left: float | None
-    """Until it is through, as it says itself; None as long as it does not train."""
-
 
 GROW_AFTER_S = 60.0
 """A gang is left in peace for so long: each change costs a restart from the last checkpoint."""
@@ -106,37 +28,57 @@ def admit(
     running: Sequence[Resources],
     total: Capacity,
     now_ms: int,
+    *,
+    hosts: Iterable[Host] = (),
+    drivers: Mapping[str, Collection[str]] = {},
 ) -> list[Decision]:
     """Decide on every queued job.
 
     Strict order: the first job that could start but does not fit holds back all behind it, so
-    a large job is never starved by small ones. Jobs that wait for a time or for other jobs do
-    not hold anybody back. A job that takes several numbers of workers starts with the most that
-    fit; the fewest are what it waits for.
+    a large job is never starved by small ones. Jobs that wait for a time, for other jobs or for
+    the limit of their own study do not hold anybody back. A job that takes several numbers of
+    workers starts with the most that fit; the fewest are what it waits for.
+
+    A job with a pack gets a driver of its own where there is room for one, and is handed to a
+    living one where there is none. One that waits for a job of a living driver is handed to that
+    driver right away, to run after it. Nobody behind the job that holds them back is handed to a
+    driver either: else drivers would live on, and the room never come.
 
     Args:
         queue: Queued jobs in any order.
-        running: What the running jobs hold.
+        running: What the living drivers hold.
         total: The whole cluster.
         now_ms: The present time.
+        hosts: Those of the drivers that take further jobs.
+        drivers: Study -> submission ids of the drivers that run jobs of it.
     """
     free = total
     for resources in running:
         free = free.minus(resources)
+    shared = SharedDrivers(hosts, drivers)
+    blocker: Candidate | None = None
     decisions: list[Decision] = []
-    blocker = ""
-    for job in sorted(queue, key=lambda candidate: (candidate.queue_key, candidate.job_id)):
-        decision = _not_eligible(job, total, now_ms)
-        if decision is None and blocker:
-            decision = Wait(job.job_id, f"waiting: behind {blocker} in the queue", for_room=True)
+    for job in sorted(queue, key=lambda job: (job.queue_key, job.job_id)):
+        decision = _not_eligible(job, total, now_ms, shared if blocker is None else None)
+        if decision is None and blocker is not None:
+            decision = Wait(job.job_id, _behind(job, blocker), for_room=True)
         if decision is None:
-            gang = free.largest(job.gangs())
-            if gang is None:
-                blocker = job.job_id
-                decision = Wait(job.job_id, _shortage(job.smallest_gang, free), for_room=True)
-            else:
+            gang = free.largest(job.gangs()) if shared.allow_new(job) else None
+            host = shared.for_job(job) if gang is None else None
+            if gang is not None:
                 free = free.minus(gang)
                 decision = Start(job.job_id, gang.num_workers)
+                shared.started(job)
+            elif host is not None:
+                decision = shared.join(job, host)
+            elif not shared.allow_new(job):
+                most = f"{job.max_parallel} of {job.group} at once"
+                decision = Wait(job.job_id, f"waiting: no more than {most}")
+            else:
+                blocker = job
+                turn = shared.will_take(job)
+                reason = _turn(job) if turn else _shortage(job.smallest_gang, free)
+                decision = Wait(job.job_id, reason, for_room=True)
         decisions.append(decision)
     return decisions
 
@@ -150,7 +92,7 @@ def grow(
 
     Args:
         running: The jobs that can grow, in any order; the first in the queue grows first.
-        holding: What all running jobs hold, these among them.
+        holding: What all living drivers hold, theirs among it.
         total: The whole cluster.
     """
     free = total
@@ -171,26 +113,51 @@ def grow(
     return wanted
 
 
-def _not_eligible(job: Candidate, total: Capacity, now_ms: int) -> Decision | None:
-    """Return why a job may not be considered yet, whatever is free."""
-    for name, state in (job.after or {}).items():
+def _not_eligible(
+    job: Candidate, total: Capacity, now_ms: int, shared: SharedDrivers | None
+) -> Decision | None:
+    """Return what becomes of a job that may not be considered yet, whatever is free.
+
+    Args:
+        job: The job.
+        total: The whole cluster.
+        now_ms: The present time.
+        shared: The drivers that it may be handed to; None while somebody ahead waits for room.
+    """
+    states = job.after or {}
+    for name, state in states.items():
         if state is None:
             return Refuse(job.job_id, f"it was to run after {name}, which does not exist")
         if state.is_final and state is not State.FINISHED:
             return Refuse(job.job_id, f"it was to run after {name}, which is {state}")
-        if state is not State.FINISHED:
-            return Wait(job.job_id, f"waiting: for {name} to finish")
+    pending = [name for name, state in states.items() if state is not State.FINISHED]
+    if pending:
+        ripe = shared is not None and now_ms >= job.not_before_ms
+        host = shared.beside(job, pending) if shared is not None and ripe else None
+        if shared is not None and host is not None:
+            return shared.join(job, host)
+        return Wait(job.job_id, f"waiting: for {pending[0]} to finish")
     least = job.smallest_gang
     if not total.holds(least):
         return Wait(
             job.job_id,
             f"waiting: needs {_amount(least.total_cpus, least.total_gpus)}, the "
-            f"cluster has {_amount(total.cpus, total.gpus)} in all now",
+            f"cluster has {_amount(total.cpus, total.gpus)} {BEYOND}",
         )
     if now_ms < job.not_before_ms:
         seconds = (job.not_before_ms - now_ms) / 1000
         return Wait(job.job_id, f"waiting: next attempt in {seconds:.0f} s", for_room=True)
     return None
+
+
+def _behind(job: Candidate, blocker: Candidate) -> str:
+    # Within a study the one in front changes all the time; the words should not.
+    alike = job.group == blocker.group != ""
+    return _turn(job) if alike else f"waiting: behind {blocker.job_id} in the queue"
+
+
+def _turn(job: Candidate) -> str:
+    return f"waiting: its turn in {job.group}" if job.group else "waiting: its turn in its pack"
 
 
 def _shortage(wanted: Resources, free: Capacity) -> str:

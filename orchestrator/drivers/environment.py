@@ -20,11 +20,22 @@ def describe_environment() -> str:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "processor": _processor(),
         "cpus": os.cpu_count(),
         "gpus": _gpus(),
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
     }
     return json.dumps(facts, indent=2)
+
+
+def _processor() -> str:
+    """Return the processor's name as Linux gives it; empty where it gives none."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = [line.partition(":")[2].strip() for line in file if line[:10] == "model name"]
+    except OSError:
+        return ""
+    return names[0] if names else ""
 
 
 def _gpus() -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.profiles import Profile
-from orchestrator.drivers.group import run_group
+from orchestrator.drivers.group import RunWorkers
 from orchestrator.drivers.outcome import Outcome, say
 from orchestrator.drivers.stop_signal import StopSignal
 from orchestrator.drivers.tracking import patiently
@@ -25,7 +25,12 @@ _MANY_NOTES = 5
 
 
 def run_evaluation_job(
-    profile: Profile, job: Job, attempt: int, paths: JobPaths, stop: StopSignal
+    profile: Profile,
+    job: Job,
+    attempt: int,
+    paths: JobPaths,
+    stop: StopSignal,
+    run_workers: RunWorkers,
 ) -> Outcome:
     """Evaluate on the cluster, then store numbers and files with the job.
 
@@ -52,7 +57,7 @@ def run_evaluation_job(
         use_gpu=resources.gpus_per_worker > 0,
         kind="eval",
     )
-    failed = run_group(settings, resources, name=job.job_id, storage_path=profile.storage_path)
+    failed = run_workers(settings, resources, name=job.job_id, storage_path=profile.storage_path)
     return failed or _result(JobStore.of(profile), job, paths)
 
 

@@ -2,8 +2,9 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.drivers.outcome import Outcome, say
 from orchestrator.drivers.worker import WorkerError, WorkerSettings, run_worker
@@ -20,6 +21,16 @@ _TRAIN_SETTINGS = {
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+
+
+class RunWorkers(Protocol):
+    """Runs what a job is for on its workers; `run_group`, or a worker kept for several jobs."""
+
+    def __call__(
+        self, settings: WorkerSettings, resources: Resources, *, name: str, storage_path: Path
+    ) -> Outcome | None:
+        """Return None when all workers returned, else what went wrong."""
+        ...
 
 
 def run_group(
@@ -70,22 +81,32 @@ def run_group(
     try:
         trainer.fit()
     except TrainingFailedError as exc:
-        return _failure(JobPaths(Path(settings.root)), settings.attempt, exc)
+        dead: dict[int, BaseException] = getattr(exc, "worker_failures", None) or {}
+        wordless = f"the worker of rank {', '.join(map(str, sorted(dead)))} died"
+        text = wordless if dead else " ".join(str(exc).split())
+        return explain_failure(settings, dead.values(), exc, text)
     return None
 
 
-def _failure(paths: JobPaths, attempt: int, exc: Exception) -> Outcome:
-    """Tell what went wrong from the workers' own words, else from Ray's."""
-    dead = getattr(exc, "worker_failures", None) or {}
-    failure = weightiest([read_failure(paths, attempt), *map(read_record, dead.values())])
-    if failure is not None:
-        text = f"rank {failure['rank']}: {failure['type']}: {failure['message']}"
-        say(failure["traceback"].rstrip())
-        return Outcome.failed(failure["class"], text)
-    say(str(exc))
-    ranks = ", ".join(str(rank) for rank in sorted(dead))
-    cause = f"the worker of rank {ranks} died" if ranks else " ".join(str(exc).split())
-    return Outcome.failed("infrastructure", cause)
+def explain_failure(
+    settings: WorkerSettings, errors: Iterable[BaseException], exc: BaseException, otherwise: str
+) -> Outcome:
+    """Tell what went wrong from the workers' own words, else from Ray's.
+
+    Args:
+        settings: What the workers were told.
+        errors: What Ray saw of the workers that failed.
+        exc: What Ray raised, for the log.
+        otherwise: The reason where no worker left a word.
+    """
+    written = read_failure(JobPaths(Path(settings.root)), settings.attempt)
+    failure = weightiest([written, *map(read_record, errors)])
+    if failure is None:
+        say(str(exc))
+        return Outcome.failed("infrastructure", otherwise)
+    say(failure["traceback"].rstrip())
+    text = f"rank {failure['rank']}: {failure['type']}: {failure['message']}"
+    return Outcome.failed(failure["class"], text)
 
 
 def read_record(error: BaseException) -> dict[str, Any] | None:

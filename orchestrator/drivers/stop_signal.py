@@ -18,6 +18,12 @@ class StopSignal:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
 
+    def turn_to(self, paths: JobPaths) -> None:
+        """Speak to the workers of another job from now on, of a signal that came before too."""
+        self._paths = paths
+        if self.is_set:
+            paths.stop.touch()
+
     def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
         self.is_set = True
         self._paths.stop.touch()

@@ -18,6 +18,7 @@ from orchestrator.drivers.outcome import say
 from orchestrator.jobs.errors import ApiError, GcpctlError, UnreachableError
 from orchestrator.jobs.job import TAG_PHASE, TAG_PROGRESS, Job
 from orchestrator.jobs.logs import mark
+from orchestrator.jobs.states import State
 from orchestrator.jobs.store import JobStore, MetricPoint
 from workloads.worker.paths import JobPaths
 from workloads.worker.spool import read_committed
@@ -26,6 +27,7 @@ _T = TypeVar("_T")
 
 _INTERVAL_S = 0.5
 _FENCE_INTERVAL_S = 10.0
+_SHARED_FENCE_INTERVAL_S = 1.0
 _PATIENCE_S = 3600.0
 _FENCED_EXIT_STATUS = 75
 _MAX_BACKOFF_S = 15.0
@@ -77,6 +79,8 @@ class Tracker(threading.Thread):
         paths: The job's folder.
         working: The job's phase once its workers work.
         at_first_progress: What can wait until then; called in this thread.
+        passes_stop_on: The driver runs other jobs too, so it gets no signal for this one: a stop
+            that was requested in the store is passed on to the workers.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Tracker(threading.Thread):
         *,
         working: str = "training",
         at_first_progress: Callable[[JobStore, Job], None] | None = None,
+        passes_stop_on: bool = False,
     ) -> None:
         super().__init__(name="tracker", daemon=True)
         self._store = store
@@ -102,6 +107,7 @@ class Tracker(threading.Thread):
         self._progress = ""
         self._phase_said = False
         self._at_first_progress = at_first_progress
+        self._passes_stop_on = passes_stop_on
         self._logs = LogTail(paths.root / "logs" / f"attempt-{attempt}")
         self._next_fence_check = 0.0
         self._backoff = Backoff()
@@ -160,11 +166,18 @@ class Tracker(threading.Thread):
         """End the process when a newer attempt exists: two must never write at once."""
         if time.monotonic() < self._next_fence_check:
             return
-        newest = self._store.get(self._job.run_id).attempt
-        self._next_fence_check = time.monotonic() + _FENCE_INTERVAL_S
+        fresh = self._store.get(self._job.run_id)
+        interval = _SHARED_FENCE_INTERVAL_S if self._passes_stop_on else _FENCE_INTERVAL_S
+        self._next_fence_check = time.monotonic() + interval
+        newest = fresh.attempt
         if newest > self._attempt:
             say(f"attempt {newest} has taken over; attempt {self._attempt} ends")
             os._exit(_FENCED_EXIT_STATUS)
+        # One that is RUNNING no more was taken back in the moment in which it began.
+        unwanted = fresh.stop_requested or fresh.state is not State.RUNNING
+        if self._passes_stop_on and unwanted and not self._paths.stop.exists():
+            say("asked to stop")
+            self._paths.stop.touch()
 
     def _send_metrics(self) -> None:
         offset = self._sent

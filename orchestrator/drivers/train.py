@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from cluster.profiles import Profile
-from orchestrator.drivers.group import run_group
+from orchestrator.drivers.group import RunWorkers
 from orchestrator.drivers.outcome import Outcome
 from orchestrator.drivers.stop_signal import StopSignal
 from orchestrator.drivers.weights import locate_weights
@@ -15,7 +15,12 @@ from workloads.worker.paths import JobPaths
 
 
 def run_training(
-    profile: Profile, job: Job, attempt: int, paths: JobPaths, stop: StopSignal
+    profile: Profile,
+    job: Job,
+    attempt: int,
+    paths: JobPaths,
+    stop: StopSignal,
+    run_workers: RunWorkers,
 ) -> Outcome:
     """Train on the cluster until the workers return; never raises for what a worker did."""
     if stop.is_set:
@@ -35,7 +40,7 @@ def run_training(
         threads=resources.cpus_per_worker,
         use_gpu=resources.gpus_per_worker > 0,
     )
-    failed = run_group(settings, resources, name=job.job_id, storage_path=profile.storage_path)
+    failed = run_workers(settings, resources, name=job.job_id, storage_path=profile.storage_path)
     return failed or _result(paths)
 
 

@@ -43,10 +43,27 @@ def run_worker(settings_dict: dict[str, Any]) -> None:
     """
     import ray.train
 
-    settings = WorkerSettings(**settings_dict)
     context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
-    local_rank = context.get_local_rank()
+    run_rank(
+        WorkerSettings(**settings_dict),
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        local_rank=context.get_local_rank(),
+    )
+
+
+def run_rank(settings: WorkerSettings, *, rank: int, world_size: int, local_rank: int) -> None:
+    """Run one rank in this process, whoever started it; its output goes to the job's folder.
+
+    Args:
+        settings: What is run.
+        rank: This worker's number.
+        world_size: How many workers there are.
+        local_rank: This worker's number on its machine.
+
+    Raises:
+        WorkerError: The loop failed.
+    """
     log = Path(settings.root) / "logs" / f"attempt-{settings.attempt}" / f"rank-{rank}.log"
     with output_to(log):
         from workloads.worker.failures import describe_failure, write_failure

@@ -33,6 +33,10 @@ TAG_CELL = PREFIX + "cell"
 """What sets a job apart within its group, seeds aside, such as `pooling=isqrt`."""
 TAG_BASELINE = PREFIX + "baseline"
 """`true` on the jobs that the others of their group are compared with."""
+TAG_BASELINE_CELL = PREFIX + "baseline_cell"
+"""On a study: the cell that the others are compared with."""
+TAG_SUBMITTED = PREFIX + "submitted"
+"""On a study: `true` once all its jobs are recorded; before that it may not conclude."""
 TAG_CONFIG = PREFIX + "config_sha256"
 """Digest of the resolved config: equal digests ask for equal work."""
 TAG_SEED = PREFIX + "seed"
@@ -49,8 +53,12 @@ TAG_STOP_SENT = PREFIX + "stop_sent"
 TAG_WORKERS = PREFIX + "workers"
 """Number of workers of the newest attempt."""
 TAG_ATTEMPT_LAUNCHED = PREFIX + "attempt_launch_ms"
-TAG_HOST = PREFIX + "host"
+TAG_HOST = PREFIX + "shared_driver"
 """The Ray submission id of the driver that runs the newest attempt; empty for one of its own."""
+TAG_MEMBERS = PREFIX + "members"
+"""How many jobs a study waits for in all."""
+TAG_COUNTED = PREFIX + "counted_ms"
+"""When it was last said how many of them are done, or a submit began to record them again."""
 TAG_RESIZE = PREFIX + "resize"
 """The attempt that was asked to save and end, so that the next one has more workers."""
 TAG_RETRIES = PREFIX + "retries"
@@ -61,6 +69,18 @@ TAG_RESULT = PREFIX + "result"
 TAG_BEGUN = PREFIX + "begun"
 """The attempt that a shared driver has begun; one it was only handed lost nothing with it."""
 
+# Of the trials of a sweep, written by its driver.
+TAG_TRIAL = PREFIX + "trial"
+"""The trial's number, from 0."""
+TAG_VALUES = PREFIX + "values"
+"""What the search chose, as JSON: key of the config -> value."""
+TAG_PRUNED = PREFIX + "pruned"
+"""`true` on trials that the scheduler ended early."""
+
+STUDY = "ablation"
+"""Kind of a job that stands for a study: its members do the work, it reports."""
+DUPLICATE = "duplicate"
+"""Phase of a run that was closed because another of its name was there."""
 TRIAL = "trial"
 """Kind of a run that a sweep's driver makes and ends by itself."""
 EVALUATION = "evaluation"
@@ -83,6 +103,11 @@ def member_tag(group: str) -> str:
     A job has one group, the one that it was made for, and may be a member of many.
     """
     return f"{PREFIX}in.{group}"
+
+
+def precedence(job: "Job") -> tuple[bool, bool, int, str]:
+    """Sort runs of one name: the job itself comes first, what was closed as its duplicate last."""
+    return job.phase == DUPLICATE, not job.attempt, job.start_ms, job.run_id
 
 
 def queue_key(priority: int, submitted_ms: int) -> str:

@@ -113,14 +113,14 @@ def plan_train(recipe_name: str, overrides: Sequence[str], request: Request) -> 
         _Heading, {k: document.pop(k) for k in _Heading.model_fields if k in document}, source
     )
     config = validate(TrainConfig, document, source)
-    _refuse_idle_epochs(config, source)
+    refuse_idle_epochs(config, source)
     if config.init is not None and request.resolve_weights is not None:
         weights = {"weights": request.resolve_weights(config.init.weights)}
         config = config.model_copy(update={"init": config.init.model_copy(update=weights)})
     config = with_absolute_paths(config, request.folder, source)
     if request.name is not None and (problem := ids.name_problem(request.name)):
         raise ConfigError("--name", [Problem("", f"{request.name!r} cannot be a name", problem)])
-    counts = _worker_counts(config, options, source)
+    counts = share_out(config, options, source)
     resources = options.resources()
     if counts:
         ends = {"min_workers": counts[0], "num_workers": counts[-1]}
@@ -171,7 +171,7 @@ def check_feasible(resources: Resources, nodes: Sequence[Node], *, where: str) -
     Raises:
         InfeasibleError: Says what is asked for, what there is, and what would fit.
     """
-    fits = sum(_workers_on(node, resources) for node in nodes)
+    fits = workers_that_fit(resources, nodes)
     if fits >= resources.least_workers:
         return
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
@@ -185,6 +185,11 @@ def check_feasible(resources: Resources, nodes: Sequence[Node], *, where: str) -
         f"the job needs {resources.describe()}; {where} has {there}, and would never start it",
         hint,
     )
+
+
+def workers_that_fit(resources: Resources, nodes: Sequence[Node]) -> int:
+    """Return how many workers of a kind the cluster could hold if it were idle."""
+    return sum(_workers_on(node, resources) for node in nodes)
 
 
 def _workers_on(node: Node, resources: Resources) -> int:
@@ -231,7 +236,7 @@ def _with_places_to_be_given(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _refuse_idle_epochs(config: TrainConfig, source: str) -> None:
+def refuse_idle_epochs(config: TrainConfig, source: str) -> None:
     """Raise ConfigError where the schedule is at 0 before the training is over."""
     resting = first_epoch_at_rest(config)
     if resting is not None:
@@ -242,7 +247,7 @@ def _refuse_idle_epochs(config: TrainConfig, source: str) -> None:
         raise ConfigError(source, [Problem("schedule", message, hint)])
 
 
-def _worker_counts(config: TrainConfig, options: JobOptions, source: str) -> tuple[int, ...]:
+def share_out(config: TrainConfig, options: JobOptions, source: str) -> tuple[int, ...]:
     """Return the numbers of workers that may share the batch; empty if only one was asked for.
 
     Raises:

@@ -16,7 +16,7 @@ from orchestrator.jobs.errors import NotFoundError
 from workloads.config.document import load_document
 from workloads.config.errors import ConfigError, Problem, did_you_mean
 
-KINDS = ("train",)
+KINDS = ("train", "ablation")
 """Kinds of recipes there are, each a folder of `workloads/recipes`."""
 BASE = "base"
 """The folder of those that are built on, but neither listed nor submitted."""
@@ -126,6 +126,21 @@ def load_recipe(name: str, kind: str) -> Recipe:
             raise ConfigError(str(layers[-1].path), [problem])
         layers.append(Layer(found, _read_base(found)))
     return Recipe(name=path.stem, kind=kind, layers=tuple(layers))
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of a recipe; that of a file is told by what stands in it.
+
+    Raises:
+        NotFoundError: No such recipe or file.
+        ConfigError: The file cannot be read.
+    """
+    if not _is_path(name):
+        found, _ = recipe_files().get(name, ("train", None))
+        return found
+    text = _read(Path(name).expanduser())
+    is_study = "factors" in text or str(text.get("extends")) in recipe_files("ablation")
+    return "ablation" if is_study else "train"
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

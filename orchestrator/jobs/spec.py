@@ -1,5 +1,6 @@
 """What a person asks for: the part of a job that never changes once it is submitted."""
 
+import json
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -127,3 +128,8 @@ class JobSpec(Config):
     pack: str = ""
     """Jobs of one worker with equal packs and resources may run one after the other in one driver
     and worker process; empty keeps the job to itself."""
+
+
+def spec_text(spec: JobSpec) -> str:
+    """Return a spec as it is written into its tag."""
+    return json.dumps(spec.model_dump(mode="json"), separators=(",", ":"))

@@ -4,14 +4,17 @@ A job is an MLflow run. Creating the run and its spec is one request, so a job i
 recorded whole or not at all.
 """
 
+import contextlib
 import time
-import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.jobs.artifacts import Artifacts
 from orchestrator.jobs.errors import ApiError, ConflictError, NotFoundError
+from orchestrator.jobs.histories import Points, metric_histories
 from orchestrator.jobs.http import HttpClient
 from orchestrator.jobs.job import (
+    STUDY,
     TAG_CONFIG,
     TAG_GROUP,
     TAG_JOB_ID,
@@ -23,21 +26,21 @@ from orchestrator.jobs.job import (
     TRIAL,
     Job,
     member_tag,
+    precedence,
 )
+from orchestrator.jobs.queue_head import QueueHead
 from orchestrator.jobs.states import State, may_become
 
 if TYPE_CHECKING:
     from cluster.profiles import Profile
 
 _API = "/api/2.0/mlflow"
-_ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
-_ARTIFACT_SCHEME = "mlflow-artifacts:/"
 _BATCH_METRICS = 1000
 _BATCH_PARAMS = 100
 _TAG_LIMIT = 8000
 _MANY = 1000
-_MANY_DIGESTS = 100
-_QUEUE_PAGE = 100
+QUEUE_PAGE = 100
+"""Queued jobs in a page; `active` shows all of them when they are fewer."""
 _SLOW_CREATE_S = 10.0
 
 MetricPoint = tuple[str, float, int, int]
@@ -54,16 +57,8 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _is_next(job: Job) -> bool:
-    """Whether a queued job waits for nothing but room."""
-    return not job.raw_spec.get("after") and job.not_before_ms <= now_ms()
-
-
-class JobStore:
+class JobStore(Artifacts):
     """Reads and writes jobs on one tracking server."""
-
-    def __init__(self, client: HttpClient) -> None:
-        self._client = client
 
     @classmethod
     def of(cls, profile: "Profile", *, timeout_s: float = 10.0) -> "JobStore":
@@ -113,7 +108,7 @@ class JobStore:
         only_jobs: bool = True,
     ) -> tuple[list[Job], str]:
         """Return a page of jobs and the token of the next one, empty at the end."""
-        is_job = f"tags.`{TAG_JOB_ID}` LIKE '%'"
+        is_job = f"tags.`{TAG_JOB_ID}` IS NOT NULL"  # LIKE '%' takes the server twice as long
         filters = [where] * bool(where) + [is_job] * only_jobs
         answer = self._client.call(
             "POST",
@@ -129,42 +124,50 @@ class JobStore:
         jobs = [Job.from_run(run) for run in answer.get("runs", ())]
         return jobs, answer.get("next_page_token", "")
 
-    def members(self, group: str, *, experiments: Iterable[str] | None = None) -> list[Job]:
+    def members(
+        self, group: str, *, experiments: Iterable[str] | None = None, also: str = ""
+    ) -> list[Job]:
         """Return all jobs whose results a study uses, its own and those of others, oldest first.
 
         Args:
             group: The study's job id.
-            experiments: Experiment ids to look in; None asks for all of them first.
+            also: MLflow filter text that they must match besides.
         """
-        where = f"tags.`{member_tag(safe_text(group))}` LIKE '%'"
-        return self._all(where, experiments=experiments, only_jobs=True)
+        mine = f"tags.`{member_tag(safe_text(group))}` LIKE '%'"
+        return self._all(mine, also, experiments=experiments, only_jobs=True)
 
-    def trials(self, group: str, *, experiments: Iterable[str] | None = None) -> list[Job]:
+    def trials(
+        self, group: str, *, experiments: Iterable[str] | None = None, also: str = ""
+    ) -> list[Job]:
         """Return the trials of a sweep, oldest first; they are runs that no controller moves."""
-        where = f"tags.`{TAG_GROUP}` = '{safe_text(group)}' AND tags.`{TAG_KIND}` = '{TRIAL}'"
-        return self._all(where, experiments=experiments, only_jobs=False)
+        mine = f"tags.`{TAG_GROUP}` = '{safe_text(group)}' AND tags.`{TAG_KIND}` = '{TRIAL}'"
+        return self._all(mine, also, experiments=experiments, only_jobs=False)
 
     def with_config(self, digests: Iterable[str]) -> dict[str, list[Job]]:
         """Return the jobs with each of these resolved configs, oldest first."""
-        wanted, found = set(digests), dict[str, list[Job]]()
-        if not wanted:
-            return found
-        ids = list(self.experiments())
-        for start in range(0, len(ordered := sorted(wanted)), _MANY_DIGESTS):
-            some = ", ".join(f"'{safe_text(d)}'" for d in ordered[start : start + _MANY_DIGESTS])
-            where = f"tags.`{TAG_CONFIG}` IN ({some})"
-            for job in self._all(where, experiments=ids, only_jobs=True):
-                found.setdefault(job.tags[TAG_CONFIG], []).append(job)
+        return self.with_tag(TAG_CONFIG, digests)
+
+    def with_tag(self, key: str, values: Iterable[str]) -> dict[str, list[Job]]:
+        """Return the jobs that have each of these values of a tag, oldest first.
+
+        One request for each value: MLflow's filters know neither OR, nor IN for tags.
+        """
+        wanted, found = sorted(set(values)), dict[str, list[Job]]()
+        ids = list(self.experiments()) if wanted else []
+        for value in wanted:
+            where = f"tags.`{key}` = '{safe_text(value)}'"
+            if jobs := self._all(where, experiments=ids, only_jobs=True):
+                found[value] = jobs
         return found
 
-    def _all(self, where: str, *, experiments: Iterable[str] | None, only_jobs: bool) -> list[Job]:
-        """Return everything that a filter matches, page by page."""
+    def _all(self, *where: str, experiments: Iterable[str] | None, only_jobs: bool) -> list[Job]:
+        """Return everything that all of these filters match, page by page."""
         ids = list(experiments if experiments is not None else self.experiments())
         found: list[Job] = []
         page = ""
         while True:
             jobs, page = self._search_page(
-                where,
+                " AND ".join(filter(None, where)),
                 limit=_MANY,
                 order_by=["attributes.start_time ASC"],
                 experiments=ids,
@@ -179,6 +182,7 @@ class JobStore:
         """Return the RUNNING jobs, the queued ones to be stopped, and the head of the queue."""
         ids = list(self.experiments())
         jobs = self.search("attributes.status = 'RUNNING'", limit=_MANY, experiments=ids)
+        head = QueueHead(jobs, now_ms())
         jobs += self.search(
             f"attributes.status = 'SCHEDULED' AND tags.`{TAG_STOP}` != ''",
             limit=_MANY,
@@ -188,15 +192,14 @@ class JobStore:
         while True:
             queued, page = self._search_page(
                 "attributes.status = 'SCHEDULED'",
-                limit=_QUEUE_PAGE,
+                limit=QUEUE_PAGE,
                 order_by=[f"tags.`{TAG_QUEUE_KEY}` ASC"],
                 experiments=ids,
                 page=page,
             )
             jobs += queued
-            # Jobs that wait for a time or for other jobs let those behind them pass; any other
-            # starts now or holds them back, so what comes after its page needs no look yet.
-            if not page or any(_is_next(job) for job in queued):
+            # What comes after the page of one that starts now or holds it back needs no look yet.
+            if not page or any(head.reaches(job) for job in queued):
                 break
         # A job may move between the requests: the last look counts, and counts once.
         return list({job.run_id: job for job in jobs}.values())
@@ -217,7 +220,7 @@ class JobStore:
         if not exact and len(jobs) == 50:  # a name that many ids contain
             exact = self.search(f"{key} = '{safe}'", experiments=ids)
         if exact:
-            return exact[-1]  # the oldest; a younger one of that name is closed as its duplicate
+            return min(exact, key=precedence)
         close = [job for job in jobs if job.job_id.startswith(name) or job.job_id.endswith(name)]
         if len(close) == 1:
             return close[0]
@@ -231,8 +234,7 @@ class JobStore:
     def find_exact(self, job_id: str) -> Job | None:
         """Return the job with exactly this id, or None."""
         where = f"tags.`{TAG_JOB_ID}` = '{safe_text(job_id)}'"
-        jobs = self.search(where, order_by=["attributes.start_time ASC"])
-        return jobs[0] if jobs else None
+        return min(self.search(where), key=precedence, default=None)
 
     def get(self, run_id: str) -> Job:
         """Return the job of an MLflow run id."""
@@ -252,6 +254,10 @@ class JobStore:
             page = answer.get("next_page_token", "")
             if not page:
                 return points
+
+    def metric_histories(self, run_ids: Sequence[str], key: str) -> dict[str, Points]:
+        """Return all points of a metric of many runs, by run id."""
+        return metric_histories(self._client, run_ids, key, self.metric_history)
 
     def has_model(self, name: str, *, version: str | None, alias: str | None) -> bool:
         """Whether the registry has a model's version, given by its number or by an alias."""
@@ -350,6 +356,27 @@ class JobStore:
         }
         self._client.call("POST", f"{_API}/runs/log-batch", body)
 
+    def delete_tag(self, job: Job, key: str) -> None:
+        """Delete a tag; one that is not there is no error."""
+        body = {"run_id": job.run_id, "key": key}
+        with contextlib.suppress(NotFoundError):
+            self._client.call("POST", f"{_API}/runs/delete-tag", body)
+
+    def queue_again(self, job: Job, *, phase: str, tags: Mapping[str, str] = {}) -> None:
+        """Put an ended job back into the queue, because a person asks for that.
+
+        A study may even be FINISHED: jobs of it ran again, and its report is to tell of them.
+
+        Raises:
+            ConflictError: The job has not ended, or has finished for good.
+        """
+        for_good = job.state is State.FINISHED and job.kind != STUDY
+        if not job.state.is_final or for_good:
+            raise ConflictError(f"{job.job_id} is {job.state} and cannot be queued again")
+        self.set_tags(job, {TAG_PHASE: phase, TAG_REASON: ""} | dict(tags))
+        body = {"run_id": job.run_id, "status": State.SCHEDULED.value}
+        self._client.call("POST", f"{_API}/runs/update", body)
+
     def move(
         self, job: Job, state: State, *, phase: str, reason: str, tags: Mapping[str, str] = {}
     ) -> None:
@@ -386,33 +413,3 @@ class JobStore:
         for start in range(0, len(items), _BATCH_PARAMS):
             body = {"run_id": job.run_id, "params": items[start : start + _BATCH_PARAMS]}
             self._client.call("POST", f"{_API}/runs/log-batch", body)
-
-    # -- artifacts ----------------------------------------------------------------------------
-
-    def put_artifact(self, job: Job, name: str, content: bytes) -> None:
-        """Store a file with the job, in place of an earlier one of that name."""
-        self._client.send("PUT", self._artifact_path(job, name), content)
-
-    def read_artifact(self, job: Job, name: str) -> bytes:
-        """Return a file stored with the job; NotFoundError when there is none."""
-        try:
-            return self._client.send("GET", self._artifact_path(job, name))
-        except ApiError as exc:
-            # MLflow answers a missing file with 500 on some of its stores.
-            raise NotFoundError(f"{job.job_id} has no artifact {name}") from exc
-
-    def list_artifacts(self, job: Job, folder: str = "") -> list[str]:
-        """Return the paths of the files in a folder of the job's artifacts."""
-        answer = self._client.call(
-            "GET", f"{_API}/artifacts/list", query={"run_id": job.run_id, "path": folder}
-        )
-        return [file["path"] for file in answer.get("files", ()) if not file["is_dir"]]
-
-    def _artifact_path(self, job: Job, name: str) -> str:
-        if not job.artifact_uri.startswith(_ARTIFACT_SCHEME):
-            raise ConflictError(
-                f"the artifacts of {job.job_id} lie at {job.artifact_uri}, outside the tracking "
-                "server; start the server with --serve-artifacts"
-            )
-        root = job.artifact_uri.removeprefix(_ARTIFACT_SCHEME).lstrip("/")
-        return f"{_ARTIFACTS}/{urllib.parse.quote(root)}/{urllib.parse.quote(name)}"

@@ -1,13 +1,13 @@
 """Record a planned job in the store: the second half of plan, then send."""
 
 import contextlib
-import json
 import time
 
 from orchestrator.jobs.errors import JobExistsError, UnreachableError
 from orchestrator.jobs.job import (
     PREFIX,
     TAG_CONFIG,
+    TAG_GROUP,
     TAG_JOB_ID,
     TAG_KIND,
     TAG_PHASE,
@@ -21,7 +21,9 @@ from orchestrator.jobs.job import (
 )
 from orchestrator.jobs.plan import Plan
 from orchestrator.jobs.plan_eval import EvalPlan
+from orchestrator.jobs.plan_tune import TunePlan
 from orchestrator.jobs.provenance import Provenance
+from orchestrator.jobs.spec import JobSpec, spec_text
 from orchestrator.jobs.store import JobStore, now_ms
 from workloads.config.document import dump_document
 from workloads.config.validate import flatten
@@ -29,7 +31,9 @@ from workloads.config.validate import flatten
 _LOST_REPLY_TRIES = 5
 
 
-def record(store: JobStore, plan: Plan | EvalPlan, provenance: Provenance, *, cluster: str) -> Job:
+def record(
+    store: JobStore, plan: Plan | EvalPlan | TunePlan, provenance: Provenance, *, cluster: str
+) -> Job:
     """Create the job's run as SCHEDULED. From here on the job exists and will run.
 
     Args:
@@ -47,12 +51,11 @@ def record(store: JobStore, plan: Plan | EvalPlan, provenance: Provenance, *, cl
             f"choose another --name, or look at it: gcpctl status {spec.job_id}",
         )
     experiment = store.experiment_id(spec.study)
-    tags = _tags(plan, provenance) | {PREFIX + "cluster": cluster}
-    return _create(store, spec.job_id, experiment, tags)
+    return create_once(store, spec.job_id, experiment, tags_of(plan, provenance, cluster=cluster))
 
 
 def attach_provenance(
-    store: JobStore, job: Job, plan: Plan | EvalPlan, provenance: Provenance
+    store: JobStore, job: Job, plan: Plan | EvalPlan | TunePlan, provenance: Provenance
 ) -> None:
     """Store with the job what it was made from, beyond what its spec says."""
     spec = plan.spec
@@ -60,38 +63,52 @@ def attach_provenance(
     store.put_artifact(job, "command.txt", (provenance.command + "\n").encode())
     if provenance.diff:
         store.put_artifact(job, "git.diff", (provenance.diff + "\n").encode())
-    store.log_params(job, flatten(plan.config) | _resources(plan))
+    store.log_params(job, params_of(plan))
 
 
-def _resources(plan: Plan | EvalPlan) -> dict[str, str | int | float | bool | None]:
+def params_of(plan: Plan | EvalPlan | TunePlan) -> dict[str, str | int | float | bool | None]:
+    """Return what MLflow shows as a job's parameters."""
     resources = plan.spec.resources
-    return {"job.num_workers": resources.num_workers, "job.min_workers": resources.min_workers}
+    workers = {"job.num_workers": resources.num_workers, "job.min_workers": resources.min_workers}
+    return flatten(plan.config) | workers
 
 
-def _tags(plan: Plan | EvalPlan, provenance: Provenance) -> dict[str, str]:
+def tags_of(
+    plan: Plan | EvalPlan | TunePlan, provenance: Provenance, *, cluster: str
+) -> dict[str, str]:
+    """Return the tags that a training, an evaluation or a sweep is recorded with."""
     spec = plan.spec
-    own = plan.tags() if isinstance(plan, EvalPlan) else {TAG_SEED: str(plan.config.seed)}
+    own = {TAG_SEED: str(plan.config.seed)} if isinstance(plan, Plan) else plan.tags()
     return (
-        provenance.tags()
+        spec_tags(spec, provenance, cluster=cluster)
         | own
         | {
-            TAG_JOB_ID: spec.job_id,
-            TAG_KIND: spec.kind,
-            TAG_SPEC: json.dumps(spec.model_dump(mode="json"), separators=(",", ":")),
-            TAG_QUEUE_KEY: queue_key(spec.priority, now_ms()),
-            TAG_PRIORITY: str(spec.priority),
-            TAG_PHASE: "queued",
-            TAG_REASON: "",
-            PREFIX + "recipe": spec.recipe,
             PREFIX + "overrides": " ".join(plan.overrides),
             TAG_CONFIG: plan.config_sha256,
-            PREFIX + "user": provenance.user,
             "mlflow.note.content": _note(plan, provenance),
         }
     )
 
 
-def _note(plan: Plan | EvalPlan, provenance: Provenance) -> str:
+def spec_tags(spec: JobSpec, provenance: Provenance, *, cluster: str) -> dict[str, str]:
+    """Return the tags that every job is recorded with, whatever its kind."""
+    return provenance.tags() | {
+        TAG_JOB_ID: spec.job_id,
+        TAG_KIND: spec.kind,
+        # Also where it is empty: filters cannot ask for what is not there.
+        TAG_GROUP: spec.group,
+        TAG_SPEC: spec_text(spec),
+        TAG_QUEUE_KEY: queue_key(spec.priority, now_ms()),
+        TAG_PRIORITY: str(spec.priority),
+        TAG_PHASE: "queued",
+        TAG_REASON: "",
+        PREFIX + "recipe": spec.recipe,
+        PREFIX + "user": provenance.user,
+        PREFIX + "cluster": cluster,
+    }
+
+
+def _note(plan: Plan | EvalPlan | TunePlan, provenance: Provenance) -> str:
     spec = plan.spec
     lines = [spec.description, ""]
     if spec.published is not None:
@@ -103,7 +120,7 @@ def _note(plan: Plan | EvalPlan, provenance: Provenance) -> str:
     return "\n".join(lines).strip()
 
 
-def _create(store: JobStore, job_id: str, experiment: str, tags: dict[str, str]) -> Job:
+def create_once(store: JobStore, job_id: str, experiment: str, tags: dict[str, str]) -> Job:
     """Create the run exactly once, also when the reply to the request is lost."""
     for attempt in range(_LOST_REPLY_TRIES):
         try:

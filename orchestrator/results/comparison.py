@@ -17,11 +17,14 @@ class Training:
     """One training with its evaluation, if it has one.
 
     Attributes:
+        kind: `eval` for an evaluation of weights that no job of the cluster trained.
         cell: What sets it apart in its study or sweep, seeds aside; empty outside of one.
         state: Of the training, as MLflow has it.
         config: The resolved config, flat, keys with dots.
         metrics: The newest value of each metric that the training recorded, as in MLflow.
         evaluation: The numbers of its evaluation, such as `top1`, without `eval/`.
+        facts: What should be the same in all that are compared, beside the config: commit,
+            workers, device, how it was evaluated. A comparison warns where it is not.
         published: Top-1 in percent that its recipe names; None if none.
         reused: It was trained for something else than the study that it is shown in.
     """
@@ -29,7 +32,7 @@ class Training:
     job_id: str
     run_id: str
     experiment_id: str
-    kind: Literal["train", "trial"]
+    kind: Literal["train", "trial", "eval"]
     state: str
     recipe: str
     seed: int | None
@@ -40,6 +43,7 @@ class Training:
     result: Mapping[str, Scalar] = field(default_factory=dict)
     evaluation: Mapping[str, float] = field(default_factory=dict)
     evaluation_job: str = ""
+    facts: Mapping[str, Scalar] = field(default_factory=dict)
     published: float | None = None
     reused: bool = False
     commit: str = ""
@@ -67,8 +71,8 @@ class Delta:
 
     Attributes:
         low: Lower end of the 95 % confidence interval (paired t); None below two seeds.
-        p: Two-sided p of the paired t test, corrected for the number of cells (Holm); None below
-            three seeds.
+        p: Two-sided p of the paired t test, corrected for the number of cells that have one (Holm);
+            None below three seeds.
         verdict: `too few seeds` below three; empty for the baseline itself.
     """
 
@@ -88,13 +92,14 @@ class Column:
     Attributes:
         key: Name in MLflow, or of the evaluation after `eval/`.
         better: Which way is better; empty where neither is.
+        decimals: Digits after the point; None where nobody knows how large it is.
     """
 
     key: str
     title: str
     unit: str = ""
     better: Literal["higher", "lower", ""] = ""
-    decimals: int = 2
+    decimals: int | None = 2
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from typing import Literal
 
 from cluster.profiles import ClusterError, Profile, gcpctl_home, load_profile
 from orchestrator.jobs.errors import GcpctlError
+from orchestrator.jobs.http import HttpClient
 from orchestrator.jobs.ray_jobs import RayJobs
 from orchestrator.jobs.store import JobStore
+from orchestrator.results.view_cards import TESTED_MLFLOW
 
 FLOORS = {"ray": (2, 56), "mlflow": (3, 11), "torch": (2, 11)}
 """Oldest releases without a published hole that a job of ours would meet."""
@@ -44,7 +46,8 @@ def examine() -> list[Finding]:
     if profile is None:
         hint = "gcpctl cluster up, or submit a job"
         return [*findings, Finding("cluster", "warn", "none was brought up here yet", hint)]
-    return [*findings, _token(profile), _mlflow(profile), _ray(profile), _storage(profile)]
+    servers = [_mlflow(profile), *_views(profile), _ray(profile)]
+    return [*findings, _token(profile), *servers, _storage(profile)]
 
 
 def _python() -> Finding:
@@ -109,6 +112,20 @@ def _mlflow(profile: Profile) -> Finding:
         return f"{profile.mlflow_url}, {count} studies"
 
     return _asked("mlflow server", ask)
+
+
+def _views(profile: Profile) -> list[Finding]:
+    """Compare the server's MLflow with the one whose pages our saved views were opened in."""
+    try:
+        client = HttpClient(profile.mlflow_url, profile.token(), what="MLflow", timeout_s=3)
+        version = client.send("GET", "/version").decode().strip()
+    except (GcpctlError, ClusterError):
+        return []  # the server's own finding says why
+    if version == TESTED_MLFLOW:
+        return [Finding("mlflow views", "ok", f"MLflow {version}, as tested")]
+    message = f"the server's MLflow is {version}; saved views were tested with {TESTED_MLFLOW}"
+    remedy = "where a view shows other charts than its name says, trust `gcpctl compare`"
+    return [Finding("mlflow views", "warn", message, remedy)]
 
 
 def _ray(profile: Profile) -> Finding:

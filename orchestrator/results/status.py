@@ -4,20 +4,27 @@ import re
 import time
 from typing import Any
 
-from orchestrator.jobs.job import PREFIX, TAG_CHECKPOINT, Job
+from orchestrator.jobs.job import PREFIX, STUDY, TAG_CHECKPOINT, TAG_PARENT, Job
 from orchestrator.jobs.states import State
 from orchestrator.jobs.store import safe_text
-from orchestrator.results import evaluation
+from orchestrator.results import evaluation, study_status, sweep_status
 from orchestrator.results.links import run_page
 
 HEADER = ("JOB", "STATE", "EPOCH", "TOP-1", "IMAGES/S", "TRY", "AGE", "WHY")
 
 
-def search_filter(states: tuple[str, ...], recipe: str | None) -> str:
-    """Return MLflow's filter text for what `status` was asked to show."""
+def search_filter(states: tuple[str, ...], recipe: str | None, *, everything: bool) -> str:
+    """Return MLflow's filter text for what `status` was asked to show.
+
+    Args:
+        everything: Also the jobs of studies one by one, not only the studies.
+    """
     # MLflow's filters know neither OR nor lists of states, but any number of exclusions.
     others = [state for state in State if states and state.value not in states]
     parts = [f"attributes.status != '{state}'" for state in others]
+    if not everything:
+        # Not an empty TAG_GROUP: jobs of earlier releases have none.
+        parts.append(f"tags.`{TAG_PARENT}` IS NULL")
     if recipe:
         parts.append(f"tags.`{PREFIX}recipe` = '{safe_text(recipe)}'")
     return " AND ".join(parts)
@@ -76,6 +83,9 @@ def to_json(job: Job) -> dict[str, Any]:
         "run_id": job.run_id,
         "experiment_id": job.experiment_id,
         "kind": job.kind,
+        "group": job.group or None,
+        "cell": job.cell or None,
+        "description": spec.get("description", ""),
         "state": job.state.value,
         "phase": job.phase,
         "reason": job.reason,
@@ -118,21 +128,18 @@ def attempts(job: Job) -> list[dict[str, Any]]:
 def details(job: Job, mlflow_url: str) -> list[tuple[str, str]]:
     """Return one job in full, as pairs of label and text."""
     spec = job.raw_spec
-    resources = spec["resources"]
     pairs = [
         ("job", job.job_id),
         ("state", job.state.value + (f", {job.phase}" if job.phase else "")),
         ("why", job.reason),
         ("checkpoint", job.tags.get(TAG_CHECKPOINT, "")),
         ("evaluates", spec["description"] if job.kind == "eval" else ""),
-        ("recipe", (spec["recipe"] + _overrides(job)).strip()),
+        ("question", spec["config"].get("question", "") if job.kind == STUDY else ""),
+        ("ablation" if job.kind == STUDY else "recipe", (spec["recipe"] + _overrides(job)).strip()),
         ("study", spec["study"]),
+        ("part of", _part_of(job)),
         ("seed", str(spec["config"].get("seed", ""))),
-        (
-            "resources",
-            f"{_workers(job)}, each {resources['cpus_per_worker']} CPU, "
-            f"{resources['gpus_per_worker']} GPU",
-        ),
+        ("resources", _resources(job)),
         ("priority", str(job.priority)),
         ("after", ", ".join(spec["after"])),
         ("user", job.tags.get("mlflow.user", "")),
@@ -144,11 +151,24 @@ def details(job: Job, mlflow_url: str) -> list[tuple[str, str]]:
         words = " ".join(filter(None, (attempt["class"], attempt["outcome"])))
         text = f"{words}: {attempt['reason']}" if attempt["reason"] else words
         pairs.append((f"attempt {attempt['attempt']}", text))
+    pairs += study_status.files(job, mlflow_url)
     pairs.append(("checkpoints", job.tags.get(PREFIX + "checkpoints", "")))
     pairs.append(("files", job.tags.get(PREFIX + "evaluation", "")))
     pairs.append(("in MLflow", evaluation.files(job.result)))
     pairs.append(("in the UI", f"{mlflow_url}/{run_page(job)}"))
     return [(label, one_line(text)) for label, text in pairs if text]
+
+
+def _part_of(job: Job) -> str:
+    return f"{job.group}, {job.cell}" if job.group and job.cell else job.group
+
+
+def _resources(job: Job) -> str:
+    """Return what an attempt takes; a study takes next to nothing, and only for its report."""
+    if job.kind == STUDY:
+        return ""
+    wanted = job.raw_spec["resources"]
+    return f"{_workers(job)}, each {wanted['cpus_per_worker']} CPU, {wanted['gpus_per_worker']} GPU"
 
 
 def _workers(job: Job) -> str:
@@ -164,6 +184,10 @@ def _workers(job: Job) -> str:
 def _numbers(job: Job) -> list[tuple[str, str]]:
     if job.kind == "eval":
         return _evaluation_numbers(job)
+    if job.kind == "tune":
+        return sweep_status.numbers(job)
+    if job.kind == STUDY:
+        return study_status.numbers(job)
     pairs = []
     said = job.progress
     if said and not job.state.is_final:
@@ -172,7 +196,7 @@ def _numbers(job: Job) -> list[tuple[str, str]]:
         )
     shown = ("train/loss", "val/loss", "val/top1", "val/top5", "perf/images_per_s")
     pairs += [(key, f"{job.metrics[key]:.6g}") for key in shown if key in job.metrics]
-    if job.result:
+    if job.kind == "train" and job.result:
         best = f"{job.result['best_top1']:.2f} % in epoch {job.result['best_epoch']}"
         pairs.append(("best val/top1", best))
     return pairs

@@ -39,7 +39,9 @@ def test_help_imports_next_to_nothing():
     assert not modules & (HEAVY | {"pydantic", "yaml", "rich", "urllib3", "aiohttp"})
 
 
-@pytest.mark.parametrize("command", ["status", "logs", "stop", "retry", "ui", "doctor", "cluster"])
+@pytest.mark.parametrize(
+    "command", ["status", "logs", "stop", "retry", "ui", "doctor", "cluster", "compare", "report"]
+)
 def test_light_commands_import_no_heavy_package(command):
     modules = loaded_by(f"import orchestrator.cli.commands.{command}")
     assert not modules & (HEAVY | {"pydantic", "rich"}), modules & (HEAVY | {"pydantic", "rich"})

@@ -114,7 +114,8 @@ class SweepConfig(Config):
 
     recipe: str = Field(min_length=1)
     base: dict[str, Any]
-    """The recipe with its overrides, resolved and valid as it stands: trials change it."""
+    """The recipe with its overrides, valid as it stands. What follows from other values is left
+    unsaid, so that it follows from a trial's: `orchestrator.jobs.space.trial_config`."""
     space: tuple[Dimension, ...] = Field(min_length=1)
     num_trials: int = Field(default=20, ge=1, le=10_000)
     """Trials; a grid has as many as it has points, times this."""
@@ -127,6 +128,8 @@ class SweepConfig(Config):
     """Of the search; every trial trains with the seed of `base`."""
     max_parallel: int | None = Field(default=None, ge=1)
     """Most trials at once; null takes what the cluster has."""
+    trial_workers: int = Field(default=1, ge=1, le=4096)
+    """Data-parallel workers of each trial; the job holds a multiple of them."""
 
 
 def _check_range(low: float, high: float, *, log: bool, step: float | None) -> None:

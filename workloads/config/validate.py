@@ -50,13 +50,18 @@ def validate(cls: type[T], document: Mapping[str, Any], source: str) -> T:
         raise ConfigError(source, problems) from None
 
 
-def flatten(config: BaseModel) -> dict[str, str | int | float | bool | None]:
-    """Return the leaf values under dotted keys (``model.head.pooling.name``); lists as text."""
-    return dict(_leaves("", config.model_dump(mode="json")))
+def flatten(config: BaseModel | Mapping[str, Any]) -> dict[str, str | int | float | bool | None]:
+    """Return the leaf values under dotted keys (``model.head.pooling.name``); lists as text.
+
+    Args:
+        config: A config, or one as JSON has it.
+    """
+    document = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
+    return dict(_leaves("", document))
 
 
 def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, str | int | float | bool | None]]:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _leaves(f"{prefix}.{key}" if prefix else str(key), inner)
     elif isinstance(value, list):

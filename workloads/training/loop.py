@@ -227,6 +227,9 @@ def _finish(run: Run, reporter: Reporter, *, stopped: bool) -> TrainResult:
         skipped_images=len(run.data.skipped),
         stopped_early=state.stopped_early,
         skipped_steps=state.skipped_steps,
+        num_train_images=len(run.data.train),
+        num_classes=run.data.num_classes,
+        data_digest=run.data.digest,
     )
     run.context.finish(result)
     reporter.report("stopped" if stopped else "finished")

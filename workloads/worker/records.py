@@ -40,6 +40,8 @@ class TrainResult:
         skipped_images: Bad images that were left out of the data.
         stopped_early: Early stopping ended it before its last epoch; it is finished.
         skipped_steps: Optimizer steps whose update was left out.
+        num_train_images: Images of the whole training split, `steps_per_epoch` or not.
+        data_digest: Digest of what identifies the data; empty in results of earlier releases.
     """
 
     epochs: int
@@ -55,3 +57,6 @@ class TrainResult:
     skipped_images: int
     stopped_early: bool = False
     skipped_steps: int = 0
+    num_train_images: int = 0
+    num_classes: int = 0
+    data_digest: str = ""

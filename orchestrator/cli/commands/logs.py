@@ -7,12 +7,12 @@ import time
 import click
 
 from orchestrator.cli.options import complete_jobs
-from orchestrator.cli.output import answer, talk
+from orchestrator.cli.output import answer, program, talk
 from orchestrator.cli.session import Session, connect
 from orchestrator.jobs.errors import GcpctlError, NotFoundError, UnreachableError
 from orchestrator.jobs.ids import submission_id
-from orchestrator.jobs.job import Job
-from orchestrator.jobs.logs import artifact_name, of_rank
+from orchestrator.jobs.job import STUDY, Job
+from orchestrator.jobs.logs import LogSlice, artifact_name, of_rank, slice_log
 from orchestrator.jobs.states import State
 
 _RECONNECT_S = 0.5
@@ -38,10 +38,14 @@ def logs(job: str, follow: bool, rank: int | None, attempt: int | None, tail: in
     found = session.store.find(job)
     if attempt is not None and attempt > found.attempt:
         raise NotFoundError(f"{found.job_id} has had {found.attempt} attempts, not {attempt}")
+    if found.kind == STUDY and found.attempt == 0:
+        talk("a study's own log is that of its report; its jobs have logs of their own. See them:")
+        talk(f"  {program()} watch {found.job_id}")
+        talk(f"  {program()} status --all")
     if follow:
         Follower(session, found, rank, tail).run(attempt)
         return
-    if found.attempt == 0:
+    if found.attempt == 0 or (attempt in (None, found.attempt) and not found.has_begun):
         talk(f"{found.job_id} has not started yet ({found.reason or found.phase})")
         return
     text = read_log(session, found, attempt or found.attempt)
@@ -52,21 +56,37 @@ def logs(job: str, follow: bool, rank: int | None, attempt: int | None, tail: in
 
 def read_log(session: Session, job: Job, attempt: int) -> str:
     """Return the log of an attempt, from the running driver or from the archive."""
-    newest = attempt == job.attempt
-    if newest and job.state is State.RUNNING:
+    if attempt == job.attempt and job.state is State.RUNNING:
         with contextlib.suppress(GcpctlError):
-            return session.ray.logs(submission_id(job.job_id, attempt))
+            return _from_ray(session, job, attempt)
     try:
-        return session.store.read_artifact(job, artifact_name(attempt)).decode(errors="replace")
+        text = session.store.read_artifact(job, artifact_name(attempt)).decode(errors="replace")
+        return slice_log(text, job.job_id, attempt, is_own=True)
     except NotFoundError:
         pass
     try:
-        return session.ray.logs(submission_id(job.job_id, attempt))
+        return _from_ray(session, job, attempt)
     except NotFoundError as exc:
         raise NotFoundError(
             f"the log of attempt {attempt} of {job.job_id} is lost",
             "the cluster's head was lost with it, before the log could be archived",
         ) from exc
+
+
+def _driver_of(job: Job, attempt: int) -> str:
+    """Return Ray's id of the driver that runs or ran an attempt."""
+    newest = attempt == job.attempt
+    return job.submission_id if newest else submission_id(job.job_id, attempt)
+
+
+def _is_own(job: Job, attempt: int) -> bool:
+    """Whether the attempt's driver was started for it, not for another job."""
+    return _driver_of(job, attempt) == submission_id(job.job_id, attempt)
+
+
+def _from_ray(session: Session, job: Job, attempt: int) -> str:
+    text = session.ray.logs(_driver_of(job, attempt))
+    return slice_log(text, job.job_id, attempt, is_own=_is_own(job, attempt))
 
 
 class Follower:
@@ -117,12 +137,17 @@ class Follower:
     async def _stream(self, attempt: int) -> None:
         """Print what is new; Ray sends a log from its beginning each time."""
         seen = 0
-        async for text in self._session.ray.tail(submission_id(self._job.job_id, attempt)):
+        job = self._job
+        mine = LogSlice(job.job_id, attempt, is_own=_is_own(job, attempt))
+        async for piece in self._session.ray.tail(_driver_of(job, attempt)):
+            text = mine.feed(piece)
             start = max(self._printed - seen, 0)
             seen += len(text)
             if start < len(text):
                 self._printed = seen
                 self._print(text[start:])
+            if mine.has_ended:
+                return  # the driver goes on with other jobs
 
     def _print_archived(self, attempt: int) -> None:
         """Print what the stream did not bring: Ray may close it early."""

@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.commands.recipes_best import best
 from orchestrator.cli.options import complete_recipes, output_option
 from orchestrator.cli.output import answer, answer_json, table, talk
-from orchestrator.jobs.recipes import KINDS, load_recipe, recipe_files
+from orchestrator.jobs.recipes import KINDS, kind_of, load_recipe, recipe_files
 from workloads.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.jobs.plan import Plan
+    from orchestrator.jobs.plan_study import StudyPlan
 
 
 @click.group(no_args_is_help=True)
@@ -66,6 +68,9 @@ def show(recipe: str, overrides: tuple[str, ...], resolved: bool, output: str) -
     if not (resolved or overrides or output == "json"):
         _show_file(recipe)
         return
+    if kind_of(recipe) == "ablation":
+        _show_study(recipe, overrides, output)
+        return
     plan = _plan(recipe, overrides)
     if output == "json":
         answer_json(plan.spec.model_dump(mode="json"))
@@ -117,13 +122,25 @@ def plot(names: tuple[str, ...], out: Path | None, steps_per_epoch: int | None) 
 @click.argument("recipe", shell_complete=complete_recipes)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def check(recipe: str, overrides: tuple[str, ...]) -> None:
-    """Check RECIPE, a name or a YAML file, without submitting it."""
-    plan = _plan(recipe, overrides)
-    talk(f"{plan.recipe.path} is in order: {plan.spec.resources.describe()}")
+    """Check RECIPE, a name or a YAML file, without submitting it.
+
+    Of a study every cell is checked.
+    """
+    if kind_of(recipe) == "ablation":
+        study = _plan_study(recipe, overrides)
+        size = f"{len(study.cells)} cells x {len(study.config.seeds)} seeds"
+        talk(f"{study.source} is in order: {size}")
+        plan = study.baseline.plans[0]
+    else:
+        plan = _plan(recipe, overrides)
+        talk(f"{plan.recipe.path} is in order: {plan.spec.resources.describe()}")
     from orchestrator.results.recipe_page import to_be_given
 
     if asked := to_be_given(plan):
         talk(f"to be given when it is submitted: {' '.join(f'{key}=...' for key in asked)}")
+
+
+recipes.add_command(best)
 
 
 def _plan(recipe: str, overrides: tuple[str, ...]) -> "Plan":
@@ -132,8 +149,28 @@ def _plan(recipe: str, overrides: tuple[str, ...]) -> "Plan":
     return plan_train(recipe, overrides, Request(folder=Path.cwd(), to_be_given=True))
 
 
+def _plan_study(name: str, overrides: tuple[str, ...]) -> "StudyPlan":
+    from orchestrator.jobs.plan import Request
+    from orchestrator.jobs.plan_study import StudyRequest, plan_study
+
+    look = Request(folder=Path.cwd(), to_be_given=True)
+    return plan_study(name, overrides, StudyRequest(train=look))
+
+
+def _show_study(name: str, overrides: tuple[str, ...], output: str) -> None:
+    study = _plan_study(name, overrides)
+    document = study.config.model_dump(mode="json")
+    if output == "json":
+        answer_json(document)
+        return
+    from workloads.config.document import dump_document
+
+    answer(f"# {study.source}")
+    answer(dump_document(document).rstrip())
+
+
 def _show_file(name: str) -> None:
-    recipe = load_recipe(name, "train")
+    recipe = load_recipe(name, kind_of(name))
     answer(f"# {recipe.path}")
     for layer in recipe.layers[1:]:
         answer(f"# builds on {layer.name}: {layer.path}")
@@ -145,6 +182,10 @@ def _summary(name: str, kind: str) -> dict[str, Any]:
         heading = load_recipe(name, kind).heading
     except ConfigError as error:  # one bad file must not hide the others
         heading = {"description": f"cannot be read: {error.problems[0]}"}
+    if kind == "ablation":
+        base = _summary(str(heading.get("recipe")), "train") if "recipe" in heading else {}
+        said = {"data": base.get("data"), "description": heading.get("question", "")}
+        heading = said | heading
     data = heading.get("data", "digits")
     published = heading.get("published")
     return {

@@ -29,6 +29,8 @@ _WATCH_INTERVAL_S = 1.0
     help="Only jobs in this state; may be given several times.",
 )
 @click.option("--active", is_flag=True, help="Only jobs that are queued or running.")
+@click.option("--tree", is_flag=True, help="Studies and sweeps with their cells and trials.")
+@click.option("-a", "--all", "all_", is_flag=True, help="Also the jobs of studies, one by one.")
 @click.option("--study", help="Only jobs of this study (MLflow experiment).")
 @click.option("--recipe", help="Only jobs of this recipe.")
 @click.option(
@@ -41,16 +43,21 @@ def status(
     watch: bool,
     states: tuple[str, ...],
     active: bool,
+    tree: bool,
+    all_: bool,
     study: str | None,
     recipe: str | None,
     limit: int,
 ) -> None:
     """Show jobs, or one job in full.
 
-    JOB is an id, or a part of one that begins or ends it.
+    JOB is an id, or a part of one that begins or ends it. A study or sweep is one row; --tree shows
+    its cells below it, with a mark for each seed: · queued, ▶ running, ✓ finished, ✗ failed,
+    ■ stopped. In a list, of large ones and of old ones less is shown than with JOB.
 
     \b
       gcpctl status --active
+      gcpctl status --tree
       gcpctl status k7x2 -o json
       gcpctl status --watch
     """
@@ -60,27 +67,28 @@ def status(
     def look() -> list[Job]:
         if job is not None:
             return [session.store.find(job)]
-        return _newest(session, wanted, study, recipe, limit)
+        everything = all_ or bool(states) or active or recipe is not None
+        where = search_filter(wanted, recipe, everything=everything and not tree)
+        return _newest(session, where, study, limit)
 
     if watch:
-        _watch(session, look, single=job is not None, output=output)
+        _watch(session, look, single=job is not None, output=output, tree=tree)
         return
-    _show(session, look(), single=job is not None, output=output)
+    _show(session, look(), single=job is not None, output=output, tree=tree)
 
 
-def _newest(
-    session: Session, states: tuple[str, ...], study: str | None, recipe: str | None, limit: int
-) -> list[Job]:
+def _newest(session: Session, where: str, study: str | None, limit: int) -> list[Job]:
     experiments = session.store.experiments()
     ids = [key for key, name in experiments.items() if study in (None, name)]
     if not ids:
         known = ", ".join(sorted(experiments.values()))
         raise NotFoundError(f"there is no study {study!r}", f"known: {known}")
-    where = search_filter(states, recipe)
     return session.store.search(where, limit=limit, experiments=ids)
 
 
-def _text(session: Session, jobs: list[Job], *, single: bool) -> str:
+def _text(session: Session, jobs: list[Job], *, single: bool, tree: bool) -> str:
+    if tree:
+        return _tree(session, jobs, single=single)
     if single:
         pairs = details(jobs[0], session.profile.mlflow_url)
         width = max(len(label) for label, _ in pairs)
@@ -89,16 +97,32 @@ def _text(session: Session, jobs: list[Job], *, single: bool) -> str:
     return table(HEADER, [(r[0], state_text(r[1]), *r[2:]) for r in rows])
 
 
-def _show(session: Session, jobs: list[Job], *, single: bool, output: str) -> None:
+def _tree(session: Session, jobs: list[Job], *, single: bool) -> str:
+    """Return jobs as rows, each study or sweep with what belongs to it below."""
+    from orchestrator.cli.job_tree import JobTree, whole  # only where it is asked for
+
+    lines = table(HEADER, [(r[0], state_text(r[1]), *r[2:]) for r in map(row, jobs)]).split("\n")
+    if single:
+        return "\n".join([*lines, *whole(session.store, jobs[0])])
+    tree = JobTree(session.store, list(session.store.experiments()))
+    shown = lines[:1]
+    for job, line in zip(jobs, lines[1:], strict=True):
+        shown += [line, *tree.below(job)]
+    return "\n".join([*shown, *filter(None, [tree.note()])])
+
+
+def _show(session: Session, jobs: list[Job], *, single: bool, output: str, tree: bool) -> None:
     if output == "json":
         answer_json(to_json(jobs[0]) if single else [to_json(job) for job in jobs])
     elif jobs:
-        answer(_text(session, jobs, single=single))
+        answer(_text(session, jobs, single=single, tree=tree))
     else:
         talk("no such jobs; submit one with: gcpctl submit train digits_resnet_isqrt --follow")
 
 
-def _watch(session: Session, look: Callable[[], list[Job]], *, single: bool, output: str) -> None:
+def _watch(
+    session: Session, look: Callable[[], list[Job]], *, single: bool, output: str, tree: bool
+) -> None:
     """Redraw on a terminal, append what changed elsewhere; one job's watch ends with it."""
     shown = ""
     complained = False
@@ -116,7 +140,7 @@ def _watch(session: Session, look: Callable[[], list[Job]], *, single: bool, out
             values = [to_json(job) for job in jobs]
             text = "\n".join(json.dumps(value) for value in values)
         else:
-            text = _text(session, jobs, single=single) if jobs else "no jobs"
+            text = _text(session, jobs, single=single, tree=tree) if jobs else "no jobs"
         if text != shown:
             if is_terminal() and output != "json":
                 click.clear()

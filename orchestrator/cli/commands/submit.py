@@ -1,15 +1,14 @@
 """`gcpctl submit`: plan, check, record; the controller does the rest."""
 
-from pathlib import Path
+from functools import partial
 
 import click
 
+from orchestrator.cli.commands.submit_ablation import ablation
 from orchestrator.cli.commands.submit_eval import evaluate
 from orchestrator.cli.options import WorkersType, complete_jobs, complete_recipes
-from orchestrator.cli.sending import Target, send, show_plan
-from orchestrator.cli.session import connect
+from orchestrator.cli.sending import Target, send, show_plan, weights_of
 from orchestrator.jobs import plan as planning
-from orchestrator.jobs.checkpoints import parse_checkpoint, resolve_checkpoint
 from orchestrator.jobs.source_checks import check_files
 
 
@@ -19,7 +18,7 @@ def submit() -> None:
 
 
 @submit.command(no_args_is_help=True)
-@click.argument("recipe", shell_complete=complete_recipes)
+@click.argument("recipe", shell_complete=partial(complete_recipes, kind="train"))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--dry-run", is_flag=True, help="Plan and check, print the config, submit nothing.")
 @click.option("-f", "--follow", "follow_", is_flag=True, help="Show progress until the job ends.")
@@ -65,7 +64,7 @@ def train(
         seed=seed,
         smoke=smoke,
         after=ids,
-        resolve_weights=lambda weights: _weights_of(weights, ids),
+        resolve_weights=lambda weights: weights_of(weights, ids),
         folder=target.folder,
     )
     plan = planning.plan_train(recipe, overrides, request)
@@ -79,17 +78,4 @@ def train(
 
 
 submit.add_command(evaluate)
-
-
-def _weights_of(text: str, after: tuple[str, ...]) -> str:
-    """Return where initial weights are; those of a file are where they are said to be.
-
-    Args:
-        text: `init.weights` as written: a file, a job (`JOB`, `JOB:best`, `JOB:last`), or a URI
-            of MLflow.
-        after: Ids of the jobs that are waited for, which need not have saved anything yet.
-    """
-    if parse_checkpoint(text).kind == "file" or Path(text).exists():
-        return text
-    session = connect()
-    return resolve_checkpoint(session.store, session.profile, text, may_wait=after).weights
+submit.add_command(ablation)

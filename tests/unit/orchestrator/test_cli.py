@@ -35,7 +35,7 @@ def gcpctl(*args: str) -> subprocess.CompletedProcess[str]:
     ("args", "code", "words"),
     [
         (["subnit"], 2, "Did you mean 'submit'"),
-        (["status", "--actve"], 2, "Did you mean '--active'"),
+        (["status", "--activ"], 2, "Did you mean '--active'"),
         (["submit", "train", "digits_resnet_isqt"], 5, "did you mean 'digits_resnet_isqrt'"),
         (["submit", "train", "no/such.yaml"], 5, "no recipe file"),
         (["submit", "train", "digits_resnet_isqrt", "optim.lrr=1"], 2, "did you mean"),

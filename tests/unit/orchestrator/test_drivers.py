@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -120,6 +121,24 @@ def test_an_overtaken_driver_ends_itself(tmp_path):
     assert answer.returncode == 75
     assert "attempt 2 has taken over" in answer.stdout
     assert "still here" not in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("job", "passes_on", "stops"),
+    [
+        (make_job(), True, False),
+        (make_job(**{"gcpctl.stop_requested": "1"}), True, True),
+        (make_job(**{"gcpctl.stop_requested": "1"}), False, False),  # its driver gets a signal
+        (replace(make_job(), state=State.SCHEDULED), True, True),  # taken back as it began
+    ],
+)
+def test_a_stop_of_one_job_reaches_its_workers_only(paths, job, passes_on, stops):
+    paths.root.mkdir()
+    store = Store()
+    store.get = lambda run_id: job
+    tracker = Tracker(store, make_job(), 1, paths, passes_stop_on=passes_on)
+    assert tracker._send_once()
+    assert paths.stop.exists() == stops
 
 
 def test_patience_waits_for_a_server_and_for_nothing_else():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.profiles import Profile
-from orchestrator.drivers import evaluate, weights
+from orchestrator.drivers import weights
 from orchestrator.drivers.evaluate import _result, run_evaluation_job
 from orchestrator.drivers.stop_signal import StopSignal
 from orchestrator.drivers.weights import locate_weights
@@ -124,10 +124,14 @@ def test_a_stop_and_a_missing_result(paths):
     assert store.points == []
 
 
-def test_a_missing_checkpoint_is_the_users_to_mend(paths, monkeypatch):
-    monkeypatch.setattr(evaluate, "run_group", lambda *args, **kwargs: pytest.fail("it was run"))
+def test_a_missing_checkpoint_is_the_users_to_mend(paths):
     outcome = run_evaluation_job(
-        profile_of(paths.root.parent), make_job(), 1, paths, StopSignal(paths)
+        profile_of(paths.root.parent),
+        make_job(),
+        1,
+        paths,
+        StopSignal(paths),
+        lambda *args, **kwargs: pytest.fail("it was run"),
     )
     assert (outcome.kind, outcome.failure_class) == ("failed", "user")
     assert "the cluster sees no" in outcome.reason

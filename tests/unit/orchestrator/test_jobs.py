@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.jobs import ids
-from orchestrator.jobs.job import Job, queue_key
+from orchestrator.jobs.job import Job, precedence, queue_key
 from orchestrator.jobs.logs import mark, of_rank
 from orchestrator.jobs.spec import Resources
 from orchestrator.jobs.states import FINAL, State, may_become
@@ -90,3 +90,14 @@ def test_a_job_of_an_older_release_has_the_workers_it_asked_for():
     job = store.get(run)
     assert (job.num_workers, job.gang, job.attempt_launch_ms) == (3, Resources(num_workers=3), 0)
     assert not job.is_resizing
+
+
+def test_of_runs_with_one_name_the_job_is_the_one_that_was_not_closed_for_another():
+    def run(run_id: str, start_ms: int, **tags: str) -> Job:
+        return Job(run_id, "1", State.RUNNING, tags, {}, start_ms, None, "")
+
+    older = run("a", 1, **{"gcpctl.phase": "duplicate"})
+    running = run("b", 2, **{"gcpctl.attempt": "1"})
+    queued = run("c", 1)
+    assert min([older, running, queued], key=precedence) is running
+    assert min([older, queued, run("d", 2)], key=precedence) is queued

@@ -15,7 +15,7 @@ from workloads.config.train import TrainConfig
 from workloads.config.zoo import load_zoo
 
 LOOK = Request(to_be_given=True)
-RECIPES = sorted(recipe_files())
+RECIPES = sorted(recipe_files("train"))
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -218,7 +218,9 @@ def test_paths_to_be_given_are_named_and_stay_out_of_jobs(tmp_path):
 
 
 def test_published_results_are_one_sentence():
-    path = next(iter(recipe_files().values()))[1].parent / "imagenet_resnet50_isqrt_lrfast.yaml"
+    path = (
+        next(iter(recipe_files("train").values()))[1].parent / "imagenet_resnet50_isqrt_lrfast.yaml"
+    )
     said = load_document(path.read_text(), "x")["published"]
     text = plan_train(str(path), [], LOOK).spec.published.describe()
     assert f"top-1 {said['top1']:g} %" in text

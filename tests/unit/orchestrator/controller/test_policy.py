@@ -4,18 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.controller.policy import (
-    GROW_AFTER_S,
-    GROW_BEFORE_END_S,
+from orchestrator.controller.candidates import (
     Candidate,
     Capacity,
     Elastic,
     Refuse,
     Start,
     Wait,
-    admit,
-    grow,
 )
+from orchestrator.controller.policy import GROW_AFTER_S, GROW_BEFORE_END_S, admit, grow
 from orchestrator.jobs.job import queue_key
 from orchestrator.jobs.spec import Resources
 from orchestrator.jobs.states import State

@@ -4,36 +4,12 @@ import json
 
 import pytest
 
-from orchestrator.controller.reconcile import step
 from orchestrator.jobs.errors import UnreachableError
 from orchestrator.jobs.job import TAG_PROGRESS, TAG_SPEC, TAG_STOP
 from orchestrator.jobs.spec import Resources
 from orchestrator.jobs.states import State
-from tests.fakes import Crash, FakeRay, FakeStore, make_spec
-
-
-class World:
-    """Both stores, a clock, and the archived logs."""
-
-    def __init__(self, cpus: float = 4) -> None:
-        self.store, self.ray, self.now_ms = FakeStore(), FakeRay(cpus), 100_000
-        self.archived: list[tuple[str, int]] = []
-
-    def step(self, seconds: float = 1):
-        self.now_ms += int(seconds * 1000)
-        report = step(
-            self.store,  # type: ignore[arg-type]
-            self.ray,
-            lambda job: self.archived.append((job.job_id, job.attempt)),
-            self.now_ms,
-        )
-        return list(report.events)
-
-    def job(self, name: str):
-        return self.store.find_exact(name)
-
-    def submit(self, name: str, **fields) -> str:
-        return self.store.add(make_spec(name, **fields), submitted_ms=self.now_ms)
+from tests.fakes import Crash, make_spec
+from tests.unit.orchestrator.controller.world import World
 
 
 @pytest.fixture
@@ -82,6 +58,17 @@ def test_retries_end(world):
     assert "after 2 retries without progress" in world.job("a").reason
 
 
+def test_a_driver_killed_before_it_wrote_the_state_has_finished_all_the_same(world):
+    run = world.submit("a")
+    world.step()
+    world.store.driver_says(run, 1, {"outcome": "finished", "reason": "top-1 50 %"})
+    world.ray.end("a-a1")
+    assert world.step() == ["a: FINISHED: top-1 50 %"]
+    assert (world.job("a").state, world.job("a").reason) == (State.FINISHED, "top-1 50 %")
+    world.step(seconds=60)
+    assert world.ray.launches == ["a-a1"]
+
+
 def test_a_users_error_fails_at_once(world):
     run = world.submit("a")
     world.step()
@@ -98,6 +85,18 @@ def test_a_lost_head_costs_one_attempt(world):
     world.ray.lose_head()
     world.step()
     assert "lost with the Ray head" in world.job("a").reason
+    world.step(seconds=2)
+    assert world.ray.launches == ["a-a1", "a-a2"]
+
+
+def test_an_attempt_that_ended_before_the_head_was_lost_is_not_launched_again(world):
+    run = world.submit("a")
+    world.step()
+    said = {"outcome": "failed", "class": "infrastructure", "reason": "a worker died"}
+    world.store.driver_says(run, 1, said)
+    world.ray.lose_head()  # before any step has seen that Ray knows it
+    world.step()
+    assert world.job("a").reason == "attempt 1 failed: a worker died"
     world.step(seconds=2)
     assert world.ray.launches == ["a-a1", "a-a2"]
 
@@ -184,6 +183,18 @@ def test_jobs_wait_for_room_and_say_so(world):
     assert world.job("b").reason == "waiting: needs 2 CPUs, 1 CPUs free"
     world.store.runs["run-1"]["state"] = State.FINISHED
     assert world.step() == ["b: launched attempt 1"]
+
+
+def test_a_long_queue_is_told_why_it_waits_a_few_jobs_a_step():
+    world = World(cpus=1)
+    for i in range(50):
+        world.submit(f"j{i:02}")
+    told = []
+    for _ in range(4):
+        world.step()
+        told.append(sum(bool(world.job(f"j{i:02}").reason) for i in range(50)))
+    assert told == [20, 40, 49, 49]
+    assert world.ray.launches == ["j00-a1"]
 
 
 def test_after_a_failed_job_is_refused(world):
