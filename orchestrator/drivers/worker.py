@@ -11,7 +11,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workloads.worker.distributed import WorkerPlace
+    from workloads.worker.folder_context import FolderContext
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,13 @@ def run_rank(settings: WorkerSettings, *, rank: int, world_size: int, local_rank
         from workloads.worker.paths import JobPaths
 
         try:
+            device = _enter(settings, rank=rank, world_size=world_size, local_rank=local_rank)
+            from workloads.worker import distributed
+
+            place = distributed.init_process_group_from_env(device.type)
             run = _evaluate if settings.kind == "eval" else _train
-            run(settings, rank=rank, world_size=world_size, local_rank=local_rank)
+            run(settings, place, device)
+            distributed.leave_process_group()
         except BaseException as exc:
             # Two ways, for either may be closed: a full disk takes no file, and Ray passes on
             # only the failures that it saw first.
@@ -80,58 +89,53 @@ def run_rank(settings: WorkerSettings, *, rank: int, world_size: int, local_rank
             raise WorkerError(json.dumps(describe_failure(rank, exc))) from None
 
 
-def _train(settings: WorkerSettings, *, rank: int, world_size: int, local_rank: int) -> None:
-    device = _enter(settings, rank=rank, world_size=world_size, local_rank=local_rank)
-
+def _train(settings: WorkerSettings, place: "WorkerPlace", device: Any) -> None:
     from workloads.config.train import TrainConfig
     from workloads.training.loop import train
-    from workloads.worker import distributed
-    from workloads.worker.folder_context import FolderContext
 
     config = TrainConfig.model_validate(settings.config)
-    distributed.init_process_group_from_env(device.type)
-    context = FolderContext(
-        Path(settings.root),
-        attempt=settings.attempt,
-        rank=rank,
-        world_size=world_size,
-        local_rank=local_rank,
-        device=device,
+    context = _context(
+        settings,
+        place,
+        device,
         keep_checkpoints=config.checkpoint.keep,
         keep_best=config.checkpoint.keep_best,
         asynchronous=config.checkpoint.asynchronous,
     )
     with contextlib.closing(context):  # a training that fails still ends its last checkpoint
         train(config, context)
-    distributed.leave_process_group()
 
 
-def _evaluate(settings: WorkerSettings, *, rank: int, world_size: int, local_rank: int) -> None:
-    device = _enter(settings, rank=rank, world_size=world_size, local_rank=local_rank)
-
+def _evaluate(settings: WorkerSettings, place: "WorkerPlace", device: Any) -> None:
     from workloads import durable
     from workloads.config.evaluate import EvalConfig
     from workloads.evaluation.run import run_evaluation
-    from workloads.worker import distributed
-    from workloads.worker.folder_context import FolderContext
 
     config = EvalConfig.model_validate(settings.config)
-    distributed.init_process_group_from_env(device.type)
-    context = FolderContext(
-        Path(settings.root),
-        attempt=settings.attempt,
-        rank=rank,
-        world_size=world_size,
-        local_rank=local_rank,
-        device=device,
-    )
+    context = _context(settings, place, device)
     result = run_evaluation(config, context, context.paths.evaluation)
-    if rank == 0:
+    if place.rank == 0:
         found: dict[str, Any] = {"stopped": result is None}
         if result is not None:
             found |= {**result.to_dict(), "metrics": result.metrics()}
         durable.write_json(context.paths.result, found)
-    distributed.leave_process_group()
+
+
+def _context(
+    settings: WorkerSettings, place: "WorkerPlace", device: Any, **kept: Any
+) -> "FolderContext":
+    """Return the rank's way to the job's folder; `kept` says what becomes of checkpoints."""
+    from workloads.worker.folder_context import FolderContext
+
+    return FolderContext(
+        Path(settings.root),
+        attempt=settings.attempt,
+        rank=place.rank,
+        world_size=place.world_size,
+        local_rank=place.local_rank,
+        device=device,
+        **kept,
+    )
 
 
 def _enter(settings: WorkerSettings, *, rank: int, world_size: int, local_rank: int) -> Any:
