@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from cluster.profiles import Profile
+from orchestrator.drivers.files import store_file
 from orchestrator.drivers.group import RunWorkers
 from orchestrator.drivers.outcome import Outcome, say
 from orchestrator.drivers.stop_signal import StopSignal
 from orchestrator.drivers.tracking import patiently
 from orchestrator.drivers.weights import locate_weights
 from orchestrator.drivers.worker import WorkerSettings
-from orchestrator.jobs.errors import ApiError, ConflictError, GcpctlError, UnreachableError
+from orchestrator.jobs.errors import ApiError, GcpctlError, UnreachableError
 from orchestrator.jobs.job import EVALUATION, PREFIX, TAG_RESULT, Job
 from orchestrator.jobs.store import JobStore, MetricPoint, now_ms
 from workloads.worker.paths import JobPaths
 
 _NOTE = "mlflow.note.content"
-_FILES_PATIENCE_S = 300.0
 _TEXT_LIMIT = 500
 """Characters of a text in the result; the tag that holds it all takes 8000."""
 _MANY_NOTES = 5
@@ -90,12 +90,8 @@ def _store_files(store: JobStore, job: Job, folder: Path) -> list[str]:
         if not path.is_file() or path.name.startswith("."):
             continue
         name = f"{EVALUATION}/{path.name}"
-        content = path.read_bytes()
-        try:
-            patiently(lambda: store.put_artifact(job, name, content), seconds=_FILES_PATIENCE_S)  # noqa: B023 - called at once
+        if store_file(store, job, name, path.read_bytes(), place=path):
             stored.append(name)
-        except (UnreachableError, ApiError, ConflictError) as exc:
-            say(f"could not store {name}: {exc.message}; it is in {path}")
     return stored
 
 

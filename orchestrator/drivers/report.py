@@ -5,12 +5,14 @@ the time of the study's last job.
 """
 
 import json
+from collections.abc import Mapping
 
 from cluster.profiles import Profile
+from orchestrator.drivers.files import store_file
 from orchestrator.drivers.outcome import Outcome, say
 from orchestrator.drivers.stop_signal import StopSignal
 from orchestrator.drivers.tracking import patiently
-from orchestrator.jobs.errors import ApiError, ConflictError, GcpctlError, UnreachableError
+from orchestrator.jobs.errors import ApiError, GcpctlError, UnreachableError
 from orchestrator.jobs.job import TAG_RESULT, Job
 from orchestrator.jobs.states import State
 from orchestrator.jobs.store import JobStore, MetricPoint
@@ -22,7 +24,6 @@ from workloads.worker.paths import JobPaths
 REPORT = "report"
 """The report's folder, in the storage and among the study's artifacts."""
 _NOTE = "mlflow.note.content"
-_FILES_PATIENCE_S = 300.0
 
 
 def run_report_job(profile: Profile, job: Job, paths: JobPaths, stop: StopSignal) -> Outcome:
@@ -41,9 +42,7 @@ def run_report_job(profile: Profile, job: Job, paths: JobPaths, stop: StopSignal
         text = f"{active} of its jobs were queued again; it reports when they have ended"
         return Outcome.failed("infrastructure", text)
     files = render_study(report)
-    write_folder(files, paths.root / REPORT)
-    say(f"wrote {len(files)} files to {paths.root / REPORT}")
-    stored = [name for name in files if _store(store, job, name, files[name])]
+    stored = store_report(store, job, files, paths)
     time_ms = report.facts.ended_ms
     points: list[MetricPoint] = [(k, v, time_ms, 0) for k, v in metrics(report).items()]
     patiently(lambda: store.log_metrics(job, points))
@@ -53,6 +52,20 @@ def run_report_job(profile: Profile, job: Job, paths: JobPaths, stop: StopSignal
         _NOTE: note(report, before=job.tags.get(_NOTE, ""), files=stored, folder=REPORT),
     }
     return Outcome(kind="finished", reason=sentence(report), tags=tags)
+
+
+def store_report(
+    store: JobStore, job: Job, files: Mapping[str, bytes], paths: JobPaths
+) -> list[str]:
+    """Write a report's files and store them with the job; return the names of those stored."""
+    folder = paths.root / REPORT
+    write_folder(files, folder)
+    say(f"wrote {len(files)} files to {folder}")
+    return [
+        name
+        for name, content in files.items()
+        if store_file(store, job, f"{REPORT}/{name}", content, place=folder / name)
+    ]
 
 
 def metrics(report: StudyReport) -> dict[str, float]:
@@ -86,18 +99,6 @@ def _result(report: StudyReport, stored: list[str]) -> dict[str, object]:
         **metrics(report),
         "files": [f"{REPORT}/{name}" for name in stored if "/" not in name],
     }
-
-
-def _store(store: JobStore, job: Job, name: str, content: bytes) -> bool:
-    """Send a file; one that the server does not take stays in the storage, and is named."""
-    try:
-        patiently(
-            lambda: store.put_artifact(job, f"{REPORT}/{name}", content), seconds=_FILES_PATIENCE_S
-        )
-    except (UnreachableError, ApiError, ConflictError) as exc:
-        say(f"could not store {name}: {exc.message}; it is in the job's folder")
-        return False
-    return True
 
 
 def _refresh_views(store: JobStore, profile: Profile, job: Job) -> None:

@@ -12,6 +12,7 @@ from orchestrator.jobs.job import (
     TAG_KIND,
     Job,
     member_tag,
+    precedence,
 )
 from orchestrator.jobs.states import State
 from orchestrator.jobs.store import JobStore, safe_text
@@ -257,10 +258,10 @@ def newest_evaluations(evaluations: Iterable[Job]) -> dict[str, Job]:
 
 
 def _each_once(jobs: Iterable[Job]) -> list[Job]:
-    """Return jobs without those that a lost reply made twice; the older one is the job."""
+    """Return jobs without the duplicates of their names."""
     found: dict[str, Job] = {}
     for job in jobs:
-        found.setdefault(job.job_id, job)
+        found[job.job_id] = min(found.get(job.job_id, job), job, key=precedence)
     return list(found.values())
 
 

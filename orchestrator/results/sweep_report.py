@@ -28,7 +28,7 @@ class SweepReport:
         recipe: The best trial's config as a recipe file; empty without a best.
         front: The trials that no other beats in all objectives; empty for one objective.
         importance: As the sweep's driver computed it at the end.
-        began, ended: Dates in UTC; `ended` is empty before.
+        began, ended: Dates in UTC, `ended` that of the newest end of a trial; empty before.
     """
 
     job_id: str
@@ -62,11 +62,14 @@ def gather_sweep(store: JobStore, job: Job) -> SweepReport:
         study = job.raw_spec["study"]
         recipe = best_recipe(sweep, best, job_id=job.job_id, study=study, resources=resources)
     several = len(sweep.objectives) > 1
+    # The sweep's own driver writes the report just before the job is closed.
+    is_final = job.state.is_final or bool(job.result)
+    ends = [run.end_ms for run in runs if run.end_ms]
     return SweepReport(
         job_id=job.job_id,
         recipe_name=job.raw_spec["recipe"],
         state=job.state.value,
-        is_final=job.state.is_final,
+        is_final=is_final,
         sweep=sweep,
         trials=trials,
         best=best,
@@ -76,7 +79,7 @@ def gather_sweep(store: JobStore, job: Job) -> SweepReport:
         cost=cost(sweep, trials, resources),
         commit=commit_text(job),
         began=date(job.start_ms),
-        ended=date(job.end_ms) if job.end_ms else "",
+        ended=date(max(ends)) if is_final and ends else "",
     )
 
 

@@ -103,6 +103,11 @@ def test_a_search_ends_in_a_recipe_and_its_trials_are_child_runs(live: Live) -> 
     plan = live.gcpctl("submit", "train", str(recipe), "--dry-run").stdout
     wanted = next(r for r in runs if r.run_id == job.result["best"]["run_id"])
     assert wanted.tags["gcpctl.config_sha256"] in plan
+    # The report that the sweep stored is the one that the terminal writes.
+    folder = live.home / "sweep-report"
+    live.gcpctl("report", job_id, "-o", str(folder))
+    for name in ("report.html", "report.md", "trials.csv", "best.yaml"):
+        assert live.store.read_artifact(job, f"report/{name}") == (folder / name).read_bytes()
     assert placement_groups(live).keys() <= {"REMOVED"}
     assert not trial_processes(live)
 

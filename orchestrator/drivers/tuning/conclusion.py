@@ -1,23 +1,25 @@
 """What a search came to: its numbers, the best config as a recipe, and the table of its trials."""
 
 import json
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 
 from cluster.profiles import Profile
-from orchestrator.drivers.outcome import Outcome, say
+from orchestrator.drivers.files import store_file
+from orchestrator.drivers.outcome import Outcome
+from orchestrator.drivers.report import store_report
 from orchestrator.drivers.tracking import patiently
 from orchestrator.drivers.tuning.journal import Journal, Trial
-from orchestrator.jobs.errors import ApiError, ConflictError, UnreachableError
 from orchestrator.jobs.job import PREFIX, TAG_RESULT, Job
 from orchestrator.jobs.store import JobStore, MetricPoint
 from orchestrator.results.sweep import SweepTrial, best_trial, result, trials_csv
 from orchestrator.results.sweep_importance import importance
+from orchestrator.results.sweep_page import render_sweep
 from orchestrator.results.sweep_recipe import FILE, best_recipe
+from orchestrator.results.sweep_report import gather_sweep
 from workloads.config.sweep import SweepConfig
 from workloads.worker.paths import JobPaths
 
-_FILES_PATIENCE_S = 300.0
 _TABLE = "trials.csv"
 
 
@@ -86,20 +88,16 @@ def conclude(
     recipe = best_recipe(sweep, best, job_id=job.job_id, study=spec.study, resources=spec.resources)
     store = JobStore.of(profile)
     for name, text in ((FILE, recipe), (_TABLE, trials_csv(sweep, trials))):
-        paths.root.joinpath(name).write_text(text)
-        _store(partial(store.put_artifact, job, name, text.encode()))
+        place = paths.root / name
+        place.write_text(text)
+        store_file(store, job, name, text.encode(), place=place)
     first = sweep.objectives[0].metric
     reason = f"best of {len(trials)} trials: {best.name}, {first} {best.metrics[first]:.4g}"
     tags = {
         TAG_RESULT: json.dumps(found, ensure_ascii=False),
         PREFIX + "best_trial": best.run_id or best.name,
     }
+    told = replace(job, tags={**job.tags, **tags})
+    report = patiently(lambda: gather_sweep(store, told))
+    store_report(store, job, render_sweep(report), paths)
     return Outcome(kind="finished", reason=reason, tags=tags)
-
-
-def _store(put: Callable[[], None]) -> None:
-    """Store a file that is worth waiting for a server, but not worth an attempt."""
-    try:
-        patiently(put, seconds=_FILES_PATIENCE_S)
-    except (UnreachableError, ApiError, ConflictError) as exc:
-        say(f"could not store a file of the result: {exc.message}")

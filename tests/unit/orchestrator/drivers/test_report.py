@@ -99,7 +99,7 @@ def test_a_file_that_the_server_refuses_costs_nothing_else(run, paths, capsys):
     assert "report/report.html" not in json.loads(outcome.tags[TAG_RESULT])["files"]
     assert "report.html" not in outcome.tags["mlflow.note.content"]
     assert (paths.root / "report" / "report.html").exists()
-    assert "could not store report.html: too large" in capsys.readouterr().out
+    assert "could not store report/report.html: too large" in capsys.readouterr().out
 
 
 def test_an_empty_study_is_the_users_to_mend(run):
