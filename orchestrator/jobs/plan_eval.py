@@ -243,6 +243,10 @@ def _check(config: EvalConfig, checkpoint: ResolvedCheckpoint, network: KnownNet
     if checkpoint.job is not None:
         trained = SOURCE_CONFIGS[checkpoint.job.raw_spec["config"]["data"]["name"]]
         channels, classes = trained.in_channels, trained.num_classes
+        averaged = checkpoint.job.raw_spec["config"].get("ema") is not None
+        if config.average == "ema" and not averaged:
+            text = f"{checkpoint.job.job_id} kept no moving average of its weights"
+            problems.append(Problem("average", text, "leave it out, or write average=model"))
     if channels is not None and channels != config.data.in_channels:
         text = f"the network takes images of {channels} channel{'s'[: channels > 1]}; those of "
         problems.append(Problem("data", f"{text}{config.data.name} have {config.data.in_channels}"))

@@ -22,6 +22,11 @@ class PoolingBase(Config):
         """Positions without which it has nothing to pool."""
         return 1
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether it has weights of its own, which are trained."""
+        return False
+
 
 class GapConfig(PoolingBase):
     """Global average pooling, the first-order baseline."""
@@ -100,11 +105,21 @@ class SvpnConfig(_CovarianceConfig):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """On the entries of the vector; 0.5 and 0.7 in the small and base networks."""
 
+    @property
+    def has_weights(self) -> bool:
+        """It has."""
+        return True
+
 
 class LayerNormConfig(_CovarianceConfig):
     """Layer normalisation of each row of the covariance (second-order transformers)."""
 
     name: Literal["layer_norm"]
+
+    @property
+    def has_weights(self) -> bool:
+        """It has."""
+        return True
 
 
 class ScaleNormConfig(_CovarianceConfig):
@@ -112,6 +127,11 @@ class ScaleNormConfig(_CovarianceConfig):
 
     name: Literal["scale_norm"]
     learnable: bool = False
+
+    @property
+    def has_weights(self) -> bool:
+        """The factor, where it is learnt."""
+        return self.learnable
 
 
 class DropCovConfig(_CovarianceConfig):
@@ -126,6 +146,11 @@ class DropCovConfig(_CovarianceConfig):
     """When channels are weighted by their importance; the published code does in training only."""
     max_rate: float = Field(default=1.0, ge=0, le=1)
     """Cap of the rate. 1 is published; at a rate of 1 nothing of a batch is left to learn from."""
+
+    @property
+    def has_weights(self) -> bool:
+        """It has."""
+        return True
 
 
 class BcnnConfig(PoolingBase):
@@ -168,6 +193,11 @@ class CrossCovConfig(PoolingBase):
     def min_positions(self) -> int:
         """The covariance of one position is zero."""
         return 2 if self.centred else 1
+
+    @property
+    def has_weights(self) -> bool:
+        """It has."""
+        return True
 
 
 PoolingConfig = Annotated[

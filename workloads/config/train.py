@@ -1,6 +1,6 @@
 """Everything one training depends on. Two equal configs on equal code give equal weights."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -209,12 +209,15 @@ class TrainConfig(Config):
             raise ValueError(
                 f"mix blends pairs of images, and global_batch_size {self.global_batch_size} is odd"
             )
-        if self.freeze is not None and set(self.freeze.parts) == set(get_args(Part)):
-            raise ValueError("freeze.parts names all parts, and nothing would be trained")
-        held = {part for part in get_args(Part) if getattr(self.optim.lr_factors, part) == 0.0}
+        with_weights = self._parts_with_weights()
+        frozen = set(self.freeze.parts) if self.freeze is not None else set[str]()
+        if frozen >= with_weights:
+            listed = ", ".join(sorted(with_weights))
+            raise ValueError(f"freeze.parts has all parts with weights ({listed}): none is trained")
+        held = {part for part in with_weights if getattr(self.optim.lr_factors, part) == 0.0}
         if self.freeze is not None and self.freeze.until_epoch is None:
-            held |= set(self.freeze.parts)
-        if held == set(get_args(Part)):
+            held |= frozen
+        if held >= with_weights:
             raise ValueError("optim.lr_factors of 0 and freeze.parts leave nothing to train")
         if self.cache_features is not None and (reason := self._why_features_differ()):
             raise ValueError(f"cache_features: {reason}")
@@ -224,6 +227,16 @@ class TrainConfig(Config):
                 f"({self.epochs})"
             )
         return self
+
+    def _parts_with_weights(self) -> set[str]:
+        """Return the parts of the network that have anything to train."""
+        head = self.model.head
+        parts = {"features", "classifier"}
+        if head.reduced_channels is not None:
+            parts.add("reduction")
+        if head.pooling is not None and head.pooling.has_weights:
+            parts.add("pooling")
+        return parts
 
     def _why_features_differ(self) -> str:
         """Return what keeps an image's features from being the same at each look, if anything."""

@@ -217,3 +217,10 @@ def test_jobs_of_earlier_releases_are_still_read():
     assert (images["size"], images["resize"]) == (112, 128)
     _, images = legacy_images({"data": {"name": "digits", "val_fraction": 0.2, "augment": True}})
     assert (images["size"], images["resize"]) == (8, None)
+
+
+def test_an_average_that_was_never_kept_is_met_at_submit():
+    with pytest.raises(ConfigError, match="train-a kept no moving average"):
+        plan_eval(trained(), KnownNetwork(), ("average=ema",), request())
+    plan = plan_eval(trained("ema.decay=0.9"), KnownNetwork(), ("average=ema",), request())
+    assert plan.config.average == "ema"

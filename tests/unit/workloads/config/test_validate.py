@@ -212,7 +212,7 @@ def test_each_mistake(document: dict[str, Any], path: str, message: str) -> None
         (
             {"freeze": {"parts": ["features", "reduction", "pooling", "classifier"]}},
             "",
-            "nothing would be trained",
+            "none is trained",
         ),
         (
             {
