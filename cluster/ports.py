@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterable, Mapping
 
 LOOPBACK = "127.0.0.1"
+_LOOK_EVERY_S = 0.1
 PORTS_OF = {
     "mlflow": ("mlflow",),
     "ray": (
@@ -46,10 +48,22 @@ def choose_ports(names: Iterable[str]) -> dict[str, int]:
     return chosen
 
 
-def renew_ports(service: str, ports: Mapping[str, int], pinned: Iterable[str]) -> dict[str, int]:
+def renew_ports(
+    service: str, ports: Mapping[str, int], pinned: Iterable[str], *, patience_s: float = 0.0
+) -> dict[str, int]:
     """Return `ports` with those of a dead service that others took replaced.
 
     A pinned port was asked for by a person and stays; its service then says that it is taken.
+
+    Args:
+        patience_s: Seconds to wait for a port that is taken. Whoever talks to the service knows
+            the old one, and what holds it may be no more than a connection: a client that tries a
+            dead port of the system's own range can be given that very port, and meets itself.
     """
-    taken = [n for n in PORTS_OF[service] if n not in set(pinned) and not is_free(ports[n])]
+    names = [name for name in PORTS_OF[service] if name not in set(pinned)]
+    deadline = time.monotonic() + patience_s
+    while taken := [name for name in names if not is_free(ports[name])]:
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(_LOOK_EVERY_S)
     return {**ports, **choose_ports(taken)}

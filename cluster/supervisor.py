@@ -35,6 +35,8 @@ from cluster.services import (
 TICK_S = 0.5
 HEALTH_EVERY_S = 5.0
 LOG_LIMIT_BYTES = 10 * 2**20
+PORT_PATIENCE_S = 10.0
+"""A service that is started again waits so long for its port before it takes another."""
 # Commands of what a dead Ray head leaves behind. A driver that gets SIGTERM believes that a user
 # stopped its job and reports so; killed, it says nothing, and the controller tries again.
 ORPHANS = ("orchestrator.drivers.main", "ray::")
@@ -131,7 +133,8 @@ class Supervisor:
         self._unwell_since.pop(name, None)
         orphans = ORPHANS if name == "ray" else ()
         end_marked(self.plan.cluster_id, [name], grace_s=1.0, at_once=orphans)
-        ports = renew_ports(name, self.plan.ports, self.plan.pinned)
+        patience_s = PORT_PATIENCE_S if record.starts else 0.0
+        ports = renew_ports(name, self.plan.ports, self.plan.pinned, patience_s=patience_s)
         if ports != self.plan.ports:
             self.plan = replace(self.plan, ports=ports)
             self.plan.save(self.layout)

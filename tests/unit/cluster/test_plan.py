@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,15 @@ def test_only_a_taken_port_is_renewed_and_a_pinned_one_never() -> None:
         assert renewed["mlflow"] != ports["mlflow"]
         assert renewed["gcs"] == ports["gcs"]
         assert renew_ports("mlflow", ports, ["mlflow"]) == ports
+
+
+def test_a_port_that_is_free_again_soon_is_kept() -> None:
+    ports = choose_ports(["mlflow"])
+    other = socket.socket()
+    other.bind((LOOPBACK, ports["mlflow"]))
+    other.listen()
+    threading.Timer(0.3, other.close).start()
+    assert renew_ports("mlflow", ports, [], patience_s=10.0) == ports
 
 
 def test_a_plan_is_read_back_and_makes_a_profile(layout: Layout) -> None:
