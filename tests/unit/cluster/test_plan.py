@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
