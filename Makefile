@@ -59,6 +59,8 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.checkpoint_stall
 	$(BIN)/python -m tests.benchmarks.throughput
 	$(BIN)/python -m tests.benchmarks.cli_start
+	$(BIN)/python -m tests.benchmarks.status_at_scale
+	$(BIN)/python -m tests.benchmarks.tune_overhead
 	$(BIN)/python -m tests.benchmarks.first_step
 
 clean:
