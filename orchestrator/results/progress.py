@@ -58,7 +58,7 @@ class CellProgress:
         """Return the state of a training together with its evaluation."""
         judged = self.evaluations.get(training.job_id)
         if training.state is not State.FINISHED or judged is None:
-            return training.state
+            return _shown(training)
         return judged.state if judged.state.is_final else State.RUNNING
 
     def top1_text(self) -> str:
@@ -133,7 +133,7 @@ def study_progress(parent: Job, members: Sequence[Job]) -> StudyProgress:
     for job in members:
         by_cell.setdefault(job.tags.get(tag, job.cell), []).append(job)
     names = sorted(by_cell, key=lambda name: name != baseline)
-    counts = {state: sum(job.state is state for job in members) for state in State}
+    counts = {state: sum(_shown(job) is state for job in members) for state in State}
     return StudyProgress(
         parent=parent,
         cells=tuple(_cell(name, by_cell[name], is_baseline=name == baseline) for name in names),
@@ -141,6 +141,12 @@ def study_progress(parent: Job, members: Sequence[Job]) -> StudyProgress:
         reused=sum(job.group != parent.job_id for job in members),
         seconds_left=_seconds_left(members),
     )
+
+
+def _shown(job: Job) -> State:
+    """Return a job's state as people mean it: one handed to a driver that is busy still waits."""
+    waits = job.state is State.RUNNING and not job.has_begun
+    return State.SCHEDULED if waits else job.state
 
 
 def reported_cells(report: bytes) -> tuple[ReportedCell, ...]:

@@ -159,3 +159,12 @@ def test_where_room_is_short_the_cells_that_run_are_shown_in_their_place():
     assert [line.split()[0] for line in lines[1:]] == ["pooling=gap", "a=0", "and"]
     assert lines[-1] == "and 4 more cells"
     assert "more" not in group_page.cell_table(progress, most=6)
+
+
+def test_a_job_handed_to_a_busy_driver_still_waits():
+    handed = job("h", "train", State.RUNNING, "pooling=cov", tags={TAG_HOST: "g0-a1"})
+    progress = study_progress(PARENT, [*members(), handed])
+    assert progress.counts[State.RUNNING] == 1
+    assert progress.cells[-1].marks() == "·"
+    stopped = job("h", "train", State.KILLED, "pooling=cov", tags={TAG_HOST: "g0-a1"})
+    assert study_progress(PARENT, [stopped]).counts == {State.KILLED: 1}
