@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -58,7 +59,9 @@ began = time.monotonic()
 results = tuner.fit()
 wall = time.monotonic() - began
 work = sum(result.metrics["time/train_s"] for result in results)
-print("STOCK", json.dumps({"wall_s": wall, "work_s": work, "trials": len(results)}))
+found = {"wall_s": wall, "work_s": work, "trials": len(results)}
+with open(storage + ".json", "w") as file:
+    json.dump(found, file)
 """
 
 
@@ -98,6 +101,7 @@ def time_stock(trials: int, parallel: int, storage: Path) -> dict[str, float]:
     """Search through Ray Tune alone; return the same."""
     from cluster.profiles import load_profile
     from orchestrator.jobs.plan import apply_overrides_to_recipe
+    from orchestrator.jobs.ray_jobs import RayJobs
     from orchestrator.jobs.recipes import load_recipe
     from workloads.config.train import TrainConfig
 
@@ -107,21 +111,20 @@ def time_stock(trials: int, parallel: int, storage: Path) -> dict[str, float]:
     base = {key: value for key, value in document.items() if key in TrainConfig.model_fields}
     folder = storage / f"stock-{time.time_ns()}"
     arguments = (json.dumps(base), profile.ray_address, str(folder), str(trials), str(parallel))
-    environment = os.environ | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(profile.token_path),
-        "OMP_NUM_THREADS": "1",
-    }
-    answer = subprocess.run(
-        [sys.executable, "-c", STOCK_DRIVER, *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=DEADLINE_S,
-    )
-    (line,) = (line for line in answer.stdout.splitlines() if line.startswith("STOCK "))
-    return dict(json.loads(line.removeprefix("STOCK ")))
+    script = folder.with_suffix(".py")
+    script.write_text(STOCK_DRIVER)
+    # As a job of Ray's, like ours: that is how a driver finds a cluster on loopback.
+    ray_jobs, name = RayJobs.of(profile), folder.name
+    ray_jobs.submit(name, shlex.join([sys.executable, str(script), *arguments]), {})
+    deadline = time.monotonic() + DEADLINE_S
+    while (attempt := ray_jobs.get(name)) is None or not attempt.is_over:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"stock Ray Tune has not ended in {DEADLINE_S:.0f} s")
+        time.sleep(1.0)
+    result = folder.with_suffix(".json")
+    if not result.exists():
+        raise RuntimeError(f"stock Ray Tune failed: {attempt.message}")
+    return dict(json.loads(result.read_text()))
 
 
 def overhead_s(measured: dict[str, float], parallel: int) -> float:
