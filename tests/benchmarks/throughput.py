@@ -1,15 +1,16 @@
-"""Training throughput: our loop against a bare torch loop, in turn in the same processes.
+"""Training throughput: our loop against a bare torch loop, step by step in the same processes.
 
     python -m tests.benchmarks.throughput [--workers 1 2] [--rounds 12] [--steps 22] [--width 32]
 
 torchrun starts the workers (gloo, one thread each); each then trains the recipe digits_resnet_isqrt
-for `--steps` steps at a time, by turns with `workloads.training.loop.train` and a folder, as
+for `--steps` steps at a time, twice: with `workloads.training.loop.train` and a folder, as
 `python -m workloads.training` does, and with a plain loop: the same network, wrapped by
 DistributedDataParallel where there are several workers, the same fused SGD, rates and batches, made
 from the same bytes, and loss and top-1 are counted. Besides, ours watches every gradient, logs,
-reports and hears a wish to stop. `--width` takes a wider network, whose steps take longer.
-Times are rank 0's, from step to step, of wall and CPU: as means, and as the time that the quickest
-fifth of the steps stay below, which says more on a machine that does other things besides.
+reports and hears a wish to stop. The two take turns step by step, so that whatever else the machine
+does slows both alike. `--width` takes a wider network, whose steps take longer.
+Times are rank 0's, of wall and CPU: as means, as medians, and as the time that the quickest fifth
+of the steps stay below.
 
 First the gate: after the same steps both have the same weights.
 """
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from workloads.data.bundle import DataBundle
 from workloads.data.loaders import train_batches
 from workloads.models.gcp_net import build_model
 from workloads.training import loop
+from workloads.training.pacing import Reporter
 from workloads.training.run import build_equal_data
 from workloads.worker import distributed
 from workloads.worker.context import MemoryContext
@@ -43,6 +46,13 @@ from workloads.worker.folder_context import FolderContext
 from workloads.worker.seeding import seed_everything, set_threads
 
 WEIGHT_ERROR = 1e-5
+LOGGED = (10, 1)
+"""What is usual, and the most."""
+FIGURES: dict[str, Callable[[list[float]], float]] = {
+    "mean": statistics.fmean,
+    "median": statistics.median,
+    "quickest fifth": lambda times: statistics.quantiles(times, n=5)[0],
+}
 
 Reading = tuple[float, float]
 Steps = list[Reading]
@@ -73,23 +83,80 @@ class Folder(FolderContext):
         super().save_checkpoint(state, **options)
 
 
-def time_ours(config: TrainConfig, folder: Path, place: Any) -> tuple[Steps, dict[str, Tensor]]:
-    """Return the times of the steps, this worker's, and the last weights."""
+class BareTraining:
+    """The same training by a loop that does no more than train, a step whenever it is asked for."""
+
+    def __init__(self, config: TrainConfig, data: DataBundle, place: Any) -> None:
+        seed_everything(config.seed)
+        self.model = build_model(
+            config.model, in_channels=data.in_channels, num_classes=data.num_classes
+        )
+        self.steps = self._train(config, data, place)
+
+    def _train(self, config: TrainConfig, data: DataBundle, place: Any) -> Iterator[None]:
+        """Yield after each step."""
+        network: nn.Module = self.model
+        if place.world_size > 1:
+            network = DistributedDataParallel(network, gradient_as_bucket_view=True)
+            network.broadcast_buffers = False
+        network.train()
+        optimizer = torch.optim.SGD(
+            network.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4, fused=True
+        )
+        criterion = nn.CrossEntropyLoss()
+        assert config.steps_per_epoch is not None
+        batches = train_batches(
+            data.train,
+            seed=config.seed,
+            epoch=0,
+            batch_size_per_worker=config.global_batch_size // place.world_size,
+            rank=place.rank,
+            world_size=place.world_size,
+        )
+        loss_sum, correct = 0.0, 0
+        for step, (images, labels) in enumerate(batches):
+            optimizer.param_groups[0]["lr"] = learning_rate(config, config.steps_per_epoch, step)
+            logits = network(data.scale(images))
+            loss = criterion(logits, labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.item() * len(labels)
+            correct += int((logits.argmax(dim=1) == labels).sum())
+            yield
+
+
+def time_both(
+    config: TrainConfig, data: DataBundle, folder: Path, place: Any
+) -> tuple[Steps, Steps, float]:
+    """Train both, in turn a step of either.
+
+    Returns:
+        The times of our steps from the second on and of the same bare ones, this worker's, and by
+        how much the last weights differ at most.
+    """
+    bare = BareTraining(config, data, place)
     context = Folder(folder, rank=place.rank, world_size=place.world_size, asynchronous=True)
-    step = loop.take_step
-    marks: list[Reading] = []
+    marks: list[tuple[Reading, Reading]] = []
+    after_step = Reporter.after_step
 
-    def marked(*arguments: Any) -> Any:
-        marks.append(now())
-        return step(*arguments)
+    def then_a_bare_step(self: Reporter) -> None:
+        after_step(self)
+        begin = now()
+        next(bare.steps)
+        marks.append((begin, now()))
 
-    loop.take_step = marked
+    # At the end of our step: so neither finds its data source warm from the other's use.
+    Reporter.after_step = then_a_bare_step  # type: ignore[method-assign]
     try:
         loop.train(config, context)
     finally:
-        loop.take_step = step
+        Reporter.after_step = after_step  # type: ignore[method-assign]
         context.close()
-    return between(marks), context.weights
+    own, plain = context.weights, bare.model.state_dict()
+    error = max((own[name] - plain[name]).abs().max().item() for name in own)
+    ours = [elapsed(one[1], other[0]) for one, other in itertools.pairwise(marks)]
+    return ours, [elapsed(*pair) for pair in marks[1:]], error
 
 
 def now() -> Reading:
@@ -97,47 +164,9 @@ def now() -> Reading:
     return time.perf_counter(), time.process_time()
 
 
-def between(marks: list[Reading]) -> Steps:
-    """Return the seconds of each step on both clocks, from its beginning to that of the next."""
-    pairs = itertools.pairwise(marks)
-    return [(end[0] - start[0], end[1] - start[1]) for start, end in pairs]
-
-
-def time_bare(config: TrainConfig, data: DataBundle, place: Any) -> tuple[Steps, dict[str, Tensor]]:
-    """Return the same of a loop that does no more than train."""
-    seed_everything(config.seed)
-    model = build_model(config.model, in_channels=data.in_channels, num_classes=data.num_classes)
-    network: nn.Module = model
-    if place.world_size > 1:
-        network = DistributedDataParallel(model, gradient_as_bucket_view=True)
-        network.broadcast_buffers = False
-    network.train()
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4, fused=True
-    )
-    criterion = nn.CrossEntropyLoss()
-    assert config.steps_per_epoch is not None
-    batches = train_batches(
-        data.train,
-        seed=config.seed,
-        epoch=0,
-        batch_size_per_worker=config.global_batch_size // place.world_size,
-        rank=place.rank,
-        world_size=place.world_size,
-    )
-    marks = []
-    loss_sum, correct = 0.0, 0
-    for step, (images, labels) in zip(range(config.steps_per_epoch), batches, strict=False):
-        marks.append(now())
-        optimizer.param_groups[0]["lr"] = learning_rate(config, config.steps_per_epoch, step)
-        logits = network(data.scale(images))
-        loss = criterion(logits, labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        loss_sum += loss.item() * len(labels)
-        correct += int((logits.argmax(dim=1) == labels).sum())
-    return between(marks), model.state_dict()
+def elapsed(begin: Reading, end: Reading) -> Reading:
+    """Return the seconds between two readings, on both clocks."""
+    return end[0] - begin[0], end[1] - begin[1]
 
 
 def run_worker(options: argparse.Namespace) -> None:
@@ -148,27 +177,18 @@ def run_worker(options: argparse.Namespace) -> None:
     error = 0.0
     context = MemoryContext(rank=place.rank, world_size=place.world_size)
     data = build_equal_data(recipe(options.steps, 1, options.width), context)
-    for log_every in (1, 10_000):
+    for log_every in LOGGED:
         config = recipe(options.steps, log_every, options.width)
         all_ours: Steps = []
         all_bare: Steps = []
         for number in range(options.rounds + 1):
             folder = options.folder / f"{place.world_size}-{log_every}-{number}"
-            if number % 2:
-                ours, own = time_ours(config, folder, place)
-                bare, plain = time_bare(config, data, place)
-            else:
-                bare, plain = time_bare(config, data, place)
-                ours, own = time_ours(config, folder, place)
+            ours, bare, gap = time_both(config, data, folder, place)
             if number:  # the first round warms up
                 all_ours += ours
                 all_bare += bare
-            gaps = [(own[name] - plain[name]).abs().max().item() for name in own]
-            error = max(error, *gaps)
-        found["metrics every step" if log_every == 1 else "metrics at the end"] = (
-            all_ours,
-            all_bare,
-        )
+            error = max(error, gap)
+        found[f"log_every_steps {log_every}"] = all_ours, all_bare
     if place.rank == 0:
         sys.stdout.write(json.dumps({"error": error, "steps": found}) + "\n")
     distributed.leave_process_group()
@@ -199,13 +219,10 @@ def compare(workers: int, options: argparse.Namespace, folder: Path) -> bool:
     for name, both in result["steps"].items():
         for place, clock in enumerate(("wall", "CPU")):
             ours, bare = ([1e3 * step[place] for step in steps] for steps in both)
-            quick = [statistics.quantiles(times, n=5)[0] for times in (ours, bare)]
-            say(
-                f"  {name}, {len(ours)} steps, {clock}: mean {statistics.fmean(ours):.2f} against "
-                f"{statistics.fmean(bare):.2f} ms bare, quickest fifth {quick[0]:.2f} against "
-                f"{quick[1]:.2f} ms; throughput {sum(bare) / sum(ours):.3f} and "
-                f"{quick[1] / quick[0]:.3f} of bare"
-            )
+            say(f"  {name}, {len(ours)} steps, {clock}, ms ours / bare = throughput over bare:")
+            for figure, of in FIGURES.items():
+                mine, theirs = of(ours), of(bare)
+                say(f"    {figure:15} {mine:7.2f} / {theirs:7.2f} = {theirs / mine:.3f}")
     if not equal:
         say("  THE GATE FAILED: these are not the same trainings")
     return equal

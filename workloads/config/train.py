@@ -172,6 +172,10 @@ class TrainConfig(Config):
     def _usual_of_the_source(cls, document: Any) -> Any:
         return cls.with_usual_values(document) if isinstance(document, dict) else document
 
+    def logs_step(self, step: int) -> bool:
+        """Whether the curves over steps have a point at optimizer step `step`, from 1."""
+        return step % self.log_every_steps == 0
+
     def train_image_size(self, epoch: int) -> int:
         """Return the side of the training images in an epoch, counted from 0, in pixels."""
         sizes = [step.size for step in self.progressive if step.from_epoch <= epoch]

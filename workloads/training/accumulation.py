@@ -5,7 +5,7 @@ Batch norms see one part at a time, as they see one worker's images with several
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,13 +66,19 @@ def parts_of_batch(run: Run, images: Tensor, labels: Tensor, *, step: int) -> It
     config, device = run.config, run.context.device
     images = images.to(device, non_blocking=True)
     labels = labels.to(device, non_blocking=True)
-    size = run.batch_size // run.num_parts
-    for bytes_, own in zip(images.split(size), labels.split(size), strict=True):
+    for bytes_, own in _split(run, images, labels):
         pixels = run.data.scale(bytes_, channels_last=config.compute.channels_last)
         mixed = None
         if config.mix is not None:
             pixels, mixed = mix_batch(config.mix, pixels, own, seed=config.seed, step=step)
         yield Part(pixels, own, mixed)
+
+
+def _split(run: Run, images: Tensor, labels: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    if run.num_parts == 1:
+        return ((images, labels),)
+    size = run.batch_size // run.num_parts
+    return zip(images.split(size), labels.split(size), strict=True)
 
 
 def forward(run: Run, network: nn.Module, part: Part) -> PartResult:

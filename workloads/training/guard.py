@@ -1,6 +1,7 @@
 """Deciding at each step whether its gradients may reach the weights."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,19 @@ _MOST_OVERFLOWS = 40
 """Steps in a row that fp16's loss scale may take to fall; it begins 2^24 at most."""
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What the gradients of a step came to.
+
+    Attributes:
+        norm: Their L2 norm, on their device; None where nothing needs it.
+        may_step: Whether the optimizer is to be called.
+    """
+
+    norm: Tensor | None
+    may_step: bool
+
+
 class FiniteGuard:
     """Judges gradients after they were averaged over ranks, so all ranks see and do the same.
 
@@ -23,7 +37,7 @@ class FiniteGuard:
     - Where the step is judged at once, the training stops, or the update is left out, together
       with what the step did to running statistics. That is so on a CPU, and on a GPU where updates
       may be left out (fp16, or `non_finite.action: skip`).
-    - Elsewhere reading the gradients' norm at each step would wait for the GPU. The flag stays
+    - Elsewhere reading what was found at each step would wait for the GPU. The flag stays
       there, and the optimizer's kernels leave out all updates from the first bad step on; the flag
       is read by `confirm` before anything is logged or saved.
 
@@ -44,6 +58,8 @@ class FiniteGuard:
             at_once = self._may_leave_out or not (on_gpu and kernels_can)
         self._at_once = at_once
         self._first_bad = torch.zeros((), dtype=torch.int64, device=run.context.device)
+        self._found_bad = torch.zeros((), device=run.context.device)  # nothing but us sets it to 0
+        self._one = torch.ones((), device=run.context.device)
         buffers = list(run.model.buffers()) if self._may_leave_out else []
         self._buffers = [buffer for buffer in buffers if buffer.numel()]
         self._kept = [buffer.clone() for buffer in self._buffers]
@@ -53,30 +69,37 @@ class FiniteGuard:
         if self._kept:
             torch._foreach_copy_(self._kept, self._buffers)
 
-    def judge(self) -> tuple[Tensor, bool]:
+    def judge(self) -> Judgement:
         """Look at the gradients of the step under way, at their own scale.
-
-        Returns:
-            Their L2 norm, on their device, and whether the optimizer is to be called.
 
         Raises:
             DivergedError: They are not finite, and the config does not pass over it.
         """
         run, step = self._run, self._run.state.global_step + 1
+        clips = run.config.clip_norm is not None
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        norm = None
+        if clips or run.config.logs_step(step):
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if clips and norm is not None:
+            # Clipping divides by the norm, whose squares overflow before the gradients do.
+            self._found_bad += (~norm.isfinite()).float()
+        else:
+            # The kernel of torch's gradient scaler, one pass; the scale 1 changes nothing.
+            torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._found_bad, self._one)
         if not self._at_once:
-            fresh = ~norm.isfinite() & (self._first_bad == 0)
+            fresh = (self._found_bad > 0) & (self._first_bad == 0)
             self._first_bad = torch.where(fresh, step, self._first_bad)
             optimizer: Any = run.optimizer
-            optimizer.found_inf = (self._first_bad > 0).float()
-            return norm, True
-        if math.isfinite(norm.item()):
-            return norm, True
+            optimizer.found_inf = self._found_bad
+            return Judgement(norm, may_step=True)
+        if not self._found_bad.item():
+            return Judgement(norm, may_step=True)
+        self._found_bad.zero_()
         self._allow_to_leave_out(step)
         if self._kept:
             torch._foreach_copy_(self._buffers, self._kept)
-        return norm, False
+        return Judgement(norm, may_step=False)
 
     def confirm(self) -> None:
         """Raise DivergedError if a step since the last call was bad."""

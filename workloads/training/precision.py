@@ -37,19 +37,24 @@ class LossScale:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the scaled loss's gradients."""
-        self._scaler.scale(loss).backward()
+        (self._scaler.scale(loss) if self._is_on else loss).backward()
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """Give the gradients their own size."""
-        self._scaler.unscale_(optimizer)
+        if self._is_on:
+            self._scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Let the optimizer update the weights."""
-        self._scaler.step(optimizer)
+        if self._is_on:
+            self._scaler.step(optimizer)
+        else:
+            optimizer.step()
 
     def update(self) -> None:
         """Adapt the scale; after each step, whether its update was made or not."""
-        self._scaler.update(self._fixed if self._is_on else None)
+        if self._is_on:
+            self._scaler.update(self._fixed)
 
     @property
     def can_fall(self) -> bool:

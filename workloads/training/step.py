@@ -17,12 +17,13 @@ class StepResult:
 
     Attributes:
         loss: Mean over this worker's images.
-        grad_norm: L2 norm of all gradients, averaged over ranks, before clipping.
+        grad_norm: L2 norm of all gradients, averaged over ranks, before clipping; None where the
+            step is neither logged nor clipped.
         taken: Whether the weights were updated.
     """
 
     loss: Tensor
-    grad_norm: Tensor
+    grad_norm: Tensor | None
     taken: bool
 
 
@@ -45,17 +46,19 @@ def take_step(run: Run, guard: FiniteGuard, images: Tensor, labels: Tensor) -> S
     batch = accumulate_gradients(run, images, labels)
 
     run.loss_scale.unscale(optimizer)
-    norm, taken = guard.judge()
-    if taken:
+    judged = guard.judge()
+    if judged.may_step:
         if config.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(run.trainable, config.clip_norm, norm, foreach=True)
+            assert judged.norm is not None
+            limit, norm = config.clip_norm, judged.norm
+            nn.utils.clip_grads_with_norm_(run.trainable, limit, norm, foreach=True)
         run.loss_scale.step(optimizer)
         run.meters.update(batch.loss, batch.correct, len(labels))
     run.loss_scale.update()
-    state.count_step(taken=taken)
+    state.count_step(taken=judged.may_step)
 
     if run.average is not None and config.ema is not None:
         updates, rest = divmod(state.global_step, config.ema.every_steps)
         if rest == 0:
             run.average.update(run.model, updates)
-    return StepResult(batch.loss, norm, taken)
+    return StepResult(batch.loss, judged.norm, judged.may_step)

@@ -38,8 +38,9 @@ class StepLog:
         The values stay on their device.
         """
         run = self._run
-        if not step.taken or run.state.global_step % run.config.log_every_steps:
+        if not step.taken or not run.config.logs_step(run.state.global_step):
             return
+        assert step.grad_norm is not None
         pooling = {} if run.pooling is None else observe_pooling(run.pooling)
         values = {"train/step_loss": step.loss, "optim/grad_norm": step.grad_norm, **pooling}
         for name, value in run.loss_scale.metrics().items():

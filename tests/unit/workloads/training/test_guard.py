@@ -76,6 +76,43 @@ def test_a_gradient_alone_is_named(tiny):
         take_step(run, FiniteGuard(run), *batch)
 
 
+@pytest.mark.parametrize("settings", [{"log_every_steps": 10}, {"clip_norm": 1.0}])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_single_bad_number_is_seen_at_every_step(settings, value, tiny):
+    """Also where no norm is worked out because nobody asks for it."""
+    run = build_run(tiny(**settings), MemoryContext())
+    prepare_network(run)
+    batch = next(iter(train_batches(run.data.train, seed=0, epoch=0, batch_size_per_worker=128)))
+    sound = take_step(run, FiniteGuard(run), *batch)
+    assert (sound.grad_norm is None) == ("clip_norm" not in settings)
+
+    def spoil(grad):
+        grad = grad.clone()
+        grad[-1, -1, -1, -1] = value
+        return grad
+
+    run.model.features.stages[0][0].conv1.weight.register_hook(spoil)
+    with pytest.raises(DivergedError, match=r"at step 2 .*the gradient of features\.stages\.0\.0"):
+        take_step(run, FiniteGuard(run), *batch)
+
+
+def test_the_look_at_the_gradients_changes_none(tiny):
+    run = build_run(tiny(log_every_steps=10), MemoryContext())
+    prepare_network(run)
+    batch = next(iter(train_batches(run.data.train, seed=0, epoch=0, batch_size_per_worker=128)))
+    seen = []
+    run.optimizer.register_step_pre_hook(
+        lambda *_: seen.extend(p.grad.clone() for p in run.model.parameters())
+    )
+    hooked = []
+    for parameter in run.model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda p: hooked.append((p, p.grad.clone())))
+    take_step(run, FiniteGuard(run), *batch)
+    before = {id(parameter): grad for parameter, grad in hooked}
+    for parameter, after in zip(run.model.parameters(), seen, strict=True):
+        assert torch.equal(before[id(parameter)], after)
+
+
 def test_skip_leaves_the_step_out_and_counts_it(tiny, bad_image):
     """Weights, momentum, running statistics and sums are as if the batch had not been."""
     context = MemoryContext()
