@@ -63,7 +63,7 @@ def _network(found: Mapping[str, Any]) -> str:
 def _classifier(found: Mapping[str, Any]) -> str:
     hidden = found["model"]["head"]["hidden"]
     layers = "".join(f"{width:,} -> " for width in hidden)
-    names = ", with their names" if found["has_class_names"] else ""
+    names = ", with their names" if found["classes"] is not None else ""
     return f"{layers}{found['num_classes']:,} classes{names}; {found['parameters']:,} parameters"
 
 

@@ -78,6 +78,7 @@ def look_into(path: Path, network: str | None, overrides: Sequence[str]) -> Know
         images=None if size is None else _images(model, channels, size),
         in_channels=channels,
         num_classes=found["num_classes"],
+        classes=None if found["classes"] is None else tuple(found["classes"]),
     )
 
 
@@ -96,6 +97,7 @@ def _look_into_checkpoint(folder: Path, network: str | None) -> KnownNetwork:
         images=None if images is None else validate(ImagesConfig, images, str(folder)),
         in_channels=found["in_channels"],
         num_classes=found["num_classes"],
+        classes=None if found["classes"] is None else tuple(found["classes"]),
     )
 
 

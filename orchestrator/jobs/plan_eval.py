@@ -24,6 +24,7 @@ from workloads.config.images import ImagesConfig
 from workloads.config.model import ModelConfig
 from workloads.config.train import check_positions
 from workloads.config.validate import validate
+from workloads.evaluation.class_match import number_hint
 
 STUDY = "evaluations"
 """Where evaluations of weights go that no job of this cluster trained."""
@@ -49,6 +50,7 @@ class KnownNetwork:
         images: How its images are prepared; None takes what is usual for the data.
         in_channels: Channels of its images; None if unknown.
         num_classes: Width of its output; None if unknown.
+        classes: What its outputs are called, in their order; None if unknown.
     """
 
     model: ModelConfig | None = None
@@ -56,6 +58,7 @@ class KnownNetwork:
     images: ImagesConfig | None = None
     in_channels: int | None = None
     num_classes: int | None = None
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -251,10 +254,9 @@ def _check(config: EvalConfig, checkpoint: ResolvedCheckpoint, network: KnownNet
         text = f"the network takes images of {channels} channel{'s'[: channels > 1]}; those of "
         problems.append(Problem("data", f"{text}{config.data.name} have {config.data.in_channels}"))
     known = _num_classes(config)
-    # A TensorFlow network has a class more, for the background: the evaluation explains that.
-    if None not in (classes, known) and known != classes and classes != (known or 0) + 1:
+    if classes is not None and known is not None and known != classes:
         text = f"the network tells {classes} classes apart; {config.data.name} has {known}"
-        problems.append(Problem("data", text))
+        problems.append(Problem("data", text, number_hint(classes, known)))
     if config.classes is not None and classes not in (None, len(config.classes)):
         text = f"{len(config.classes)} names are given; the network has {classes} outputs"
         problems.append(Problem("classes", text))

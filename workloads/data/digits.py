@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workloads.data.class_names import DIGITS
 from workloads.data.errors import DataError
 from workloads.data.in_memory import MemoryStore
 from workloads.data.peers import ALONE, Peers
@@ -40,7 +41,7 @@ def build_digits(*, val_fraction: float = 0.2, peers: Peers = ALONE) -> SourceIm
     return SourceImages(
         train=store(~held_out),
         val=store(held_out),
-        classes=[str(digit) for digit in range(10)],
+        classes=list(DIGITS),
         in_channels=1,
         digest=hashlib.sha256(path.read_bytes() + f" {val_fraction!r}".encode()).hexdigest(),
         max_value=16.0,

@@ -15,24 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from workloads.data.class_names import FASHION_MNIST
 from workloads.data.errors import DataError
 from workloads.data.files import BAD_ITSELF
 from workloads.data.in_memory import MemoryStore, Numbered
 from workloads.data.peers import ALONE, Peers
 from workloads.data.store import SourceImages
 
-CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
 _SPLITS = {"train": "train", "val": "t10k"}
 _WHERE = "Debian's package dataset-fashion-mnist has them; or name their folder in data.path"
 
@@ -58,7 +47,7 @@ def build_fashion_mnist(
     return SourceImages(
         train=stores["train"],
         val=stores["val"],
-        classes=list(CLASSES),
+        classes=list(FASHION_MNIST),
         in_channels=1,
         digest=digest.hexdigest(),
     )
@@ -77,10 +66,10 @@ def _store(
             f"{path}: the images of {_SPLITS[split]} are {pixels.shape[1]}x{pixels.shape[2]}",
             "Fashion-MNIST's are 28x28: the header is damaged, or the file is of another set",
         )
-    if labels.max() >= len(CLASSES):
+    if labels.max() >= len(FASHION_MNIST):
         raise DataError(
             f"{path}: a label of {_SPLITS[split]} is {labels.max()}",
-            f"Fashion-MNIST has classes 0 to {len(CLASSES) - 1}",
+            f"Fashion-MNIST has classes 0 to {len(FASHION_MNIST) - 1}",
         )
     return MemoryStore(
         torch.from_numpy(pixels[..., None].copy()),

@@ -183,6 +183,17 @@ def _classes(folder: Path) -> dict[str, list[str]]:
     return {name: sorted(_images(folder / name)) for name in names}
 
 
+def class_folders(root: Path, split: str) -> list[str]:
+    """Return the names of the classes of a split, sorted, without a look at its images.
+
+    Raises:
+        DataError: There is no such split.
+    """
+    if not (root / split).is_dir():
+        raise DataError(f"{root} has no folder {split!r}", _LAYOUT)
+    return _folders(root / split)
+
+
 def _refuse_one_sided(files: ImageFiles, found: Listing) -> None:
     for here, there in (SPLITS, SPLITS[::-1]):
         alone = sorted(set(found[here]) - set(found[there]))

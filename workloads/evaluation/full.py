@@ -13,7 +13,8 @@ from workloads.config.train import check_positions
 from workloads.data.bundle import EvalData
 from workloads.data.sources import build_eval_data
 from workloads.evaluation.agreement import build_together
-from workloads.evaluation.class_order import refuse_other_classes, refuse_permuted
+from workloads.evaluation.class_match import refuse_other_classes
+from workloads.evaluation.class_order import refuse_permuted
 from workloads.evaluation.classification import exact_mean, judge_dataset
 from workloads.evaluation.errors import EvaluationError
 from workloads.evaluation.metrics import calibrate, count_confusions, judge_classes

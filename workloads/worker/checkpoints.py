@@ -169,6 +169,7 @@ class CheckpointStore:
             state_bytes=writer.size,
             state_sha256=writer.digest.hexdigest(),
             score=float(score) if score is not None and math.isfinite(score) else None,
+            classes=_classes_of(state),
         )
         with (folder / MANIFEST_FILE).open("wb") as handle:
             durable.write(handle, manifest.to_json())
@@ -313,3 +314,9 @@ def _num_bytes(value: Any) -> int:
     if isinstance(value, list | tuple):
         return sum(_num_bytes(item) for item in value)
     return 8
+
+
+def _classes_of(state: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return what a training's state says of its network's outputs."""
+    classes = state.get("identity", {}).get("classes")
+    return None if classes is None else tuple(map(str, classes))

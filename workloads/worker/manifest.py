@@ -25,6 +25,8 @@ class Manifest:
     Attributes:
         is_best: Whether it had the best validation result when it was saved.
         score: Its validation result, the higher the better; None without one.
+        classes: What the outputs of its network are called, in their order; None where it does not
+            say. So it is known without reading the state.
     """
 
     step: int
@@ -33,6 +35,7 @@ class Manifest:
     state_bytes: int
     state_sha256: str
     score: float | None = None
+    classes: tuple[str, ...] | None = None
 
     def to_json(self) -> bytes:
         """Return the manifest's file; it carries a digest of itself."""
@@ -43,6 +46,7 @@ class Manifest:
             "attempt": self.attempt,
             "is_best": self.is_best,
             "score": self.score,
+            "classes": self.classes,
             "files": {STATE_FILE: {"bytes": self.state_bytes, "sha256": self.state_sha256}},
         }
         return json.dumps({**body, "manifest_sha256": _digest(body)}, indent=1).encode() + b"\n"
@@ -70,13 +74,15 @@ def read_manifest(folder: Path) -> Manifest:
             f"{VERSION}; resume with the newer gcpctl that wrote it"
         )
     state = body["files"][STATE_FILE]
+    classes = body.get("classes")  # manifests of before it and the score were noted stay readable
     return Manifest(
         step=body["step"],
         attempt=body["attempt"],
         is_best=body["is_best"],
         state_bytes=state["bytes"],
         state_sha256=state["sha256"],
-        score=body.get("score"),  # manifests of before it was noted stay readable
+        score=body.get("score"),
+        classes=None if classes is None else tuple(classes),
     )
 
 

@@ -13,11 +13,8 @@ from orchestrator.jobs.checkpoints import (
     parse_checkpoint,
     resolve_checkpoint,
 )
-from orchestrator.jobs.data_paths import is_uri
-from orchestrator.jobs.plan_eval import EvalPlan, EvalRequest, KnownNetwork, plan_eval
-from orchestrator.jobs.source_checks import CHECKS, check_image_folder
-from workloads.config.data import ImageFolderConfig
-from workloads.config.errors import ConfigError, Problem
+from orchestrator.jobs.eval_checks import check_evaluation
+from orchestrator.jobs.plan_eval import EvalRequest, KnownNetwork, plan_eval
 
 
 def complete_checkpoints(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -111,7 +108,7 @@ def evaluate(
     plan = plan_eval(found, known, overrides, request)
     target.check_machine(plan)
     if target.is_local:
-        _check_images(plan, known)
+        check_evaluation(plan, found, known)
     if dry_run:
         show_plan(plan)
         return
@@ -140,24 +137,3 @@ def _known_network(
     if target.is_local and not found.is_remote and not found.is_pending:
         return look_into(Path(found.weights), network, overrides)
     return KnownNetwork() if network is None else named_network(network)
-
-
-def _check_images(plan: EvalPlan, known: KnownNetwork) -> None:
-    """Meet missing and broken data before anything is recorded; the workers look at every image."""
-    data = plan.config.data
-    if is_uri(getattr(data, "path", "")):
-        return
-    if isinstance(data, ImageFolderConfig):
-        check_image_folder(data, plan.config.split)  # the other split need not be there
-        _check_num_classes(Path(data.path) / plan.config.split, known.num_classes)
-    elif (check := CHECKS.get(data.name)) is not None:
-        check(data)
-
-
-def _check_num_classes(folder: Path, of_network: int | None) -> None:
-    """Refuse a folder of other classes than the network's; the workers compare names as well."""
-    there = sum(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir())
-    # A TensorFlow network has a class more, for the background: the evaluation explains that.
-    if of_network not in (None, there, there + 1):
-        text = f"the network tells {of_network} classes apart; {folder} has {there}"
-        raise ConfigError("submit eval", [Problem("data", text)])

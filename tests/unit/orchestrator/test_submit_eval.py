@@ -1,6 +1,8 @@
 """`gcpctl submit eval` and `gcpctl predict` without a cluster: real files, real children."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,16 @@ from orchestrator.cli.commands import predict as commands
 from orchestrator.cli.commands.submit_eval import complete_checkpoints
 from orchestrator.cli.published_weights import named_network
 from tests.unit.orchestrator.test_cli import gcpctl, home  # noqa: F401 - a fixture
+from tests.unit.workloads.data.image_trees import make_tree
 from workloads.config.model import ModelConfig
+from workloads.config.train import TrainConfig
 from workloads.models.gcp_net import build_model
 from workloads.models.weights.model_file import ModelFile, save_model
+from workloads.training.run import build_run
+from workloads.training.snapshot import take_snapshot
+from workloads.worker.checkpoints import CheckpointStore
+from workloads.worker.context import MemoryContext
+from workloads.worker.paths import JobPaths
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -33,6 +42,13 @@ def small(tmp_path_factory) -> Path:
     )
     save_model(model, path, force=False)
     return path
+
+
+def save(path: Path, *, in_channels: int, classes: tuple[str, ...] | None) -> None:
+    """Write a small network of three outputs."""
+    state = build_model(ModelConfig(), in_channels=in_channels, num_classes=3).state_dict()
+    model = ModelFile(ModelConfig(), in_channels, 3, classes=classes, state=dict(state))
+    save_model(model, path, force=True)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +75,7 @@ def test_mistakes(args, code, words):
 def test_a_dry_run_tells_the_network_of_a_file_and_starts_nothing(small, home):  # noqa: F811
     answer = gcpctl(
         "submit", "eval", "-c", str(small), "--data", "digits", "--crops", "flip", "--dry-run",
-        "calibration_bins=5",
+        "calibration_bins=5", f"classes={json.dumps(list('0123456789'))}",
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     config = yaml.safe_load(answer.stdout)
@@ -73,9 +89,7 @@ def test_a_dry_run_tells_the_network_of_a_file_and_starts_nothing(small, home): 
 
 def test_a_folder_of_another_number_of_classes_is_refused_and_one_split_is_enough(tmp_path):
     path = tmp_path / "rgb.gcpnet"
-    state = build_model(ModelConfig(), in_channels=3, num_classes=3).state_dict()
-    model = ModelFile(ModelConfig(), in_channels=3, num_classes=3, classes=None, state=dict(state))
-    save_model(model, path, force=False)
+    save(path, in_channels=3, classes=None)
     for name in ("a", "b", "c"):
         (tmp_path / "val" / name).mkdir(parents=True)
         Image.new("RGB", (20, 20)).save(tmp_path / "val" / name / "0.png")
@@ -84,8 +98,48 @@ def test_a_folder_of_another_number_of_classes_is_refused_and_one_split_is_enoug
     (tmp_path / "val" / "d").mkdir()
     Image.new("RGB", (20, 20)).save(tmp_path / "val" / "d" / "0.png")
     answer = gcpctl(*args)
-    assert f"the network tells 3 classes apart; {tmp_path}/val has 4" in answer.stderr
+    assert "the network has 3 outputs and the data 4 classes" in answer.stderr
     assert answer.returncode == 2
+
+
+def refusal(weights, data, *overrides):
+    answer = gcpctl(
+        "submit", "eval", "-c", str(weights), "--data", str(data), "--dry-run", *overrides
+    )
+    assert answer.returncode == 2, answer.stdout
+    assert "Traceback" not in answer.stderr
+    return answer.stderr
+
+
+def test_classes_that_are_not_the_networks_are_explained_at_once(small, tmp_path):
+    other = refusal(small, "digits")
+    assert "only the data has '0', '1', '2', '3', '4' and 5 more" in other
+    assert "only the weights have 'a', 'b', 'c', 'd', 'e' and 5 more" in other
+    turned = f"classes={json.dumps(list('9876543210'))}"
+    assert "the same 10 classes in another order (reversed)" in refusal(small, "digits", turned)
+    rgb = tmp_path / "rgb.gcpnet"
+    for classes in (("ant", "bee", "cat"), None):
+        save(rgb, in_channels=3, classes=classes)
+        make_tree(tmp_path / "other", classes=("ant", "bee", "cow", "dog"))
+        said = refusal(rgb, tmp_path / "other")
+        shutil.rmtree(tmp_path / "other")
+        if classes is None:
+            assert "one more: networks converted from TensorFlow" not in said
+            assert "the network has 3 outputs and the data 4 classes" in said
+        else:
+            assert "only the data has 'cow', 'dog'; only the weights have 'cat'" in said
+    make_tree(tmp_path / "two", classes=("ant", "bee"))
+    assert "background class as output 0; take its row out" in refusal(rgb, tmp_path / "two")
+
+
+def test_a_checkpoints_classes_are_told_by_its_manifest(tmp_path):
+    paths = JobPaths(tmp_path / "job")
+    run = build_run(TrainConfig(), MemoryContext())
+    store = CheckpointStore(paths, 1, 1)
+    store.claim()
+    run.data = replace(run.data, classes=list("9876543210"))
+    store.save(take_snapshot(run), step=1, is_best=True)
+    assert "(reversed): output 0: '9', the data's class 0: '0'" in refusal(paths.root, "digits")
 
 
 def test_an_unknown_network_names_the_closest(small):
@@ -147,6 +201,18 @@ def test_predictions_as_a_table():
     assert lines[3].startswith("b.jpg")
     unnamed = commands._table({"classes_known": False, "images": images})
     assert unnamed.splitlines()[0].endswith("CLASS NUMBER")
+
+
+def test_names_that_a_terminal_would_obey_are_written_as_text():
+    image = {"path": "a\n\x1b[31m.jpg", "predictions": [{"class": "o\twl", "probability": 1.0}]}
+    lines = commands._table({"classes_known": True, "images": [image]}).splitlines()
+    assert lines[1:] == ["a  [31m.jpg  100.00 %     o wl"]
+
+
+def test_an_empty_path_is_no_name_of_this_folder(small):
+    answer = gcpctl("predict", "", "-c", str(small))
+    assert answer.returncode == 2
+    assert "a path is empty" in answer.stderr
 
 
 def test_a_jobs_checkpoint_is_found_while_the_cluster_is_down(tmp_path, monkeypatch):

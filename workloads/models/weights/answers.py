@@ -104,7 +104,7 @@ def _described(conversion: Conversion) -> dict[str, Any]:
         "in_channels": model.in_channels,
         "num_classes": model.num_classes,
         "image_size": model.image_size,
-        "has_class_names": model.classes is not None,
+        "classes": None if model.classes is None else list(model.classes),
         "vector_order": model.vector_order,
         "parameters": sum(parameter.numel() for parameter in model.outline().parameters()),
         "assumed": list(conversion.assumed),

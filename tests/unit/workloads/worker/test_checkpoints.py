@@ -16,7 +16,7 @@ from workloads import durable
 from workloads.worker.checkpoint_reader import open_checkpoint, verified
 from workloads.worker.checkpoints import CheckpointStore
 from workloads.worker.failures import CheckpointError, FencedError, StorageFullError
-from workloads.worker.manifest import Manifest
+from workloads.worker.manifest import Manifest, read_manifest
 
 KINDS = ["crash before", "crash half", "crash after", "ENOSPC", "EIO"]
 
@@ -31,6 +31,17 @@ def assert_loads(store, *steps):
     assert state is not None
     assert state["step"] in steps
     assert torch.equal(state["weights"], torch.full((64,), float(state["step"])))
+
+
+def test_the_manifest_names_the_classes_of_the_state(paths, make_state):
+    store = CheckpointStore(paths, 1, 2)
+    store.claim()
+    store.save(make_state(1), step=1, is_best=False)
+    named = {**make_state(2), "identity": {"classes": ["ant", "bee \udcff"]}}
+    store.save(named, step=2, is_best=False)
+    said = [read_manifest(paths.checkpoints / f"step-{step:010d}").classes for step in (1, 2)]
+    assert said == [None, ("ant", "bee \udcff")]
+    assert store.load_latest()["identity"] == named["identity"]
 
 
 def test_nothing_saved_loads_nothing(make_store):
