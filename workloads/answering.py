@@ -1,9 +1,10 @@
 """One question, one answer as JSON, for programs that may not import torch themselves.
 
-A module that answers is run as ``python -m MODULE VERB REQUEST``. REQUEST is a JSON object; stdout
-gets one JSON object, ``{"answer": ...}`` or, for mistakes that a person can mend,
-``{"error": {"message", "hint", "exit_code"}}``. Anything else is a defect: a traceback on stderr
-and exit code 1. What libraries print goes to stderr, so that nothing spoils the answer.
+A module that answers is run as ``python -m MODULE VERB REQUEST``. REQUEST is a JSON object, or `-`
+where it comes through stdin; stdout gets one JSON object, ``{"answer": ...}`` or, for mistakes that
+a person can mend, ``{"error": {"message", "hint", "exit_code"}}``. Anything else is a defect: a
+traceback on stderr and exit code 1. What libraries print goes to stderr, so that nothing spoils the
+answer.
 """
 
 import importlib
@@ -31,8 +32,9 @@ def answer(arguments: list[str], program: str, verbs: Mapping[str, str], mistake
     if len(arguments) != 2 or arguments[0] not in verbs:
         sys.stderr.write(f"usage: python -m {program} {'|'.join(verbs)} REQUEST\n")
         return 2
+    request = sys.stdin.read() if arguments[1] == "-" else arguments[1]
     with os.fdopen(_take_stdout(), "w", encoding="utf-8") as answer_pipe:
-        json.dump(respond(verbs[arguments[0]], arguments[1], mistakes), answer_pipe)
+        json.dump(respond(verbs[arguments[0]], request, mistakes), answer_pipe)
     return 0
 
 

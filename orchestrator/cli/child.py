@@ -29,10 +29,11 @@ def ask(module: str, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
             said before it died.
     """
     # -P: a folder named `workloads` or `torch` where the user stands is not ours.
-    command = [sys.executable, "-P", "-m", module, verb, json.dumps(request)]
+    # The request goes through stdin, because the system limits arguments.
+    command = [sys.executable, "-P", "-m", module, verb, "-"]
     done = subprocess.run(
         command,
-        stdin=subprocess.DEVNULL,
+        input=json.dumps(request),
         capture_output=True,
         encoding="utf-8",
         errors="replace",

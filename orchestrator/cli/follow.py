@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from textwrap import indent
 from typing import Any
 
 from orchestrator.cli.output import answer, duration, is_terminal, program, state_text, talk
@@ -19,6 +20,7 @@ from orchestrator.jobs.states import State
 from orchestrator.results import evaluation, sweep_status
 from orchestrator.results.links import run_page
 from orchestrator.results.progress import GROUP_KINDS
+from orchestrator.results.status import all_lines
 
 _POLL_S = 0.5
 _EXIT = {State.FINISHED: 0, State.FAILED: EXIT_JOB_FAILED, State.KILLED: EXIT_JOB_STOPPED}
@@ -196,7 +198,7 @@ def _closing_words(session: Session, job: Job) -> None:
             f"(best epoch: {result['best_top1']:.2f} %, number {result['best_epoch']})"
         )
     elif job.reason:
-        answer(f"  {job.reason}")
+        answer(indent(all_lines(job.reason), "  "))
     answer(f"  in the MLflow UI: {session.profile.mlflow_url}/{run_page(job)}")
     answer("Next:")
     for command, why in _next_commands(job):

@@ -42,6 +42,28 @@ def output_option(command: _F) -> _F:
     )(command)
 
 
+def checkpoint_option(also: str) -> Callable[[_F], _F]:
+    """Add `-c CHECKPOINT`, of a job or `also` something else."""
+    return click.option(
+        "-c",
+        "--checkpoint",
+        required=True,
+        metavar="CHECKPOINT",
+        shell_complete=complete_checkpoints,
+        help=f"JOB, JOB:best, JOB:last, JOB:STEP, {also}.",
+    )
+
+
+def network_option(command: _F) -> _F:
+    """Add `--network NAME`."""
+    return click.option(
+        "--network",
+        metavar="NAME",
+        shell_complete=complete_networks,
+        help="The network of `gcpctl model list` that a file must be.",
+    )(command)
+
+
 def complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Return the ids of the newest jobs that begin so; nothing while the cluster is down."""
     from orchestrator.cli.session import connect
@@ -51,6 +73,21 @@ def complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) -
     except Exception:  # completion must never speak
         return []
     return [job.job_id for job in jobs if job.job_id.startswith(incomplete)]
+
+
+def complete_checkpoints(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the jobs that begin so, and after a colon which checkpoint; files complete too."""
+    name, colon, which = incomplete.partition(":")
+    if colon:
+        return [f"{name}:{word}" for word in ("best", "last") if word.startswith(which)]
+    return complete_jobs(ctx, param, incomplete)
+
+
+def complete_networks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the named networks that begin so."""
+    from workloads.config.zoo import load_zoo
+
+    return [name for name in load_zoo() if name.startswith(incomplete)]
 
 
 def complete_recipes(

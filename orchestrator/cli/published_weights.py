@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from orchestrator.cli.child import ask
 from orchestrator.cli.output import talk
 from orchestrator.jobs.plan_eval import KnownNetwork
@@ -18,11 +16,6 @@ from workloads.config.zoo import ZooEntry, load_zoo
 
 _SMALL_IMAGES = 64
 """Networks of images up to this side were not trained on ImageNet's."""
-
-
-def complete_zoo(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the named networks that begin so."""
-    return [name for name in load_zoo() if name.startswith(incomplete)]
 
 
 def named_network(name: str) -> KnownNetwork:

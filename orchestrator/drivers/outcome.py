@@ -9,6 +9,7 @@ from typing import Literal
 
 _REASON_LIMIT = 1500
 """Characters; a tag of MLflow takes 8000, and JSON may double some."""
+_CUT = " … (more in the log)"
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Outcome:
         kind: What happened.
         failure_class: `user` is never retried, `infrastructure` is, `storage` waits for a
             person, `fenced` means that a newer attempt has taken over.
-        reason: One line for people.
+        reason: For people; lists show its first line, `gcpctl status JOB` all.
         tags: What else is recorded with the job.
     """
 
@@ -31,7 +32,9 @@ class Outcome:
     @classmethod
     def failed(cls, failure_class: str, reason: str) -> "Outcome":
         """Return the outcome of a failure of the given class."""
-        return cls(kind="failed", failure_class=failure_class, reason=reason[:_REASON_LIMIT])
+        if len(reason) > _REASON_LIMIT:
+            reason = reason[: _REASON_LIMIT - len(_CUT)].rstrip() + _CUT
+        return cls(kind="failed", failure_class=failure_class, reason=reason)
 
     def to_json(self) -> str:
         """Return the text of the outcome tag."""

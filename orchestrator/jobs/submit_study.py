@@ -5,9 +5,13 @@ parent comes first and is marked as `TAG_SUBMITTED` last; before that the contro
 it conclude. Whatever was recorded in between is found again by the digest of its config.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from cluster.profiles import Profile
 from orchestrator.jobs.errors import ConflictError
 from orchestrator.jobs.groups import is_outdated, requeue
 from orchestrator.jobs.job import (
@@ -43,6 +47,31 @@ _SUBMITTING, _WAITING = "submitting", "waiting"
 _NOTE_CELLS = 40
 _NOTE_CHARACTERS = 4000
 """Of the table of cells in a study's note; it shares a tag of 8000 with question and command."""
+
+
+@contextlib.contextmanager
+def one_at_a_time(profile: Profile, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of submitting studies, from the look at what is there to the last job of it.
+
+    Two terminals that both find no such study would record it twice. Only an embedded cluster has
+    a place for the lock; on another, they have to wait for each other by themselves.
+
+    Args:
+        say: Told once if another terminal has to be waited for.
+    """
+    if profile.nudge_path is None:
+        yield
+        return
+    lock = FileLock(profile.nudge_path.with_name("studies.lock"), mode=0o600)
+    try:
+        lock.acquire(timeout=0.2)
+    except Timeout:
+        say("another gcpctl is submitting a study; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class StudyRecorder:

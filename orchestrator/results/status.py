@@ -10,6 +10,9 @@ from orchestrator.jobs.store import safe_text
 from orchestrator.results import evaluation, study_status, sweep_status
 from orchestrator.results.links import run_page
 
+_MOST_CHARACTERS = 2000
+_CUT = " … (more in its log)"
+"""Of a reason that is shown whole."""
 HEADER = ("JOB", "STATE", "EPOCH", "TOP-1", "IMAGES/S", "TRY", "AGE", "WHY")
 
 
@@ -63,8 +66,20 @@ def one_line(text: str) -> str:
     A line that ends with a colon announces what the next one says, and is joined with it.
     """
     lines = [line.strip() for line in text.strip().split("\n")]
-    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", line)
+    return printable(" ".join(lines[:2]) if lines[0].endswith(":") else lines[0])
+
+
+def all_lines(text: str) -> str:
+    """Return a text that others wrote, without what a terminal would obey but its line breaks."""
+    text = text.strip()
+    if len(text) > _MOST_CHARACTERS:
+        text = text[:_MOST_CHARACTERS].rstrip() + _CUT
+    return "\n".join(printable(line.rstrip()) for line in text.split("\n"))
+
+
+def printable(text: str) -> str:
+    """Return a line that others wrote, without what a terminal would obey."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text)
 
 
 def age(seconds: float) -> str:
@@ -126,8 +141,12 @@ def attempts(job: Job) -> list[dict[str, Any]]:
 
 
 def details(job: Job, mlflow_url: str) -> list[tuple[str, str]]:
-    """Return one job in full, as pairs of label and text."""
+    """Return one job in full, as pairs of label and text.
+
+    Only why it failed may have several lines: in `why`, or in the attempt whose failure it was.
+    """
     spec = job.raw_spec
+    in_full = {"why"}
     pairs = [
         ("job", job.job_id),
         ("state", job.state.value + (f", {job.phase}" if job.phase else "")),
@@ -148,15 +167,21 @@ def details(job: Job, mlflow_url: str) -> list[tuple[str, str]]:
     ]
     pairs += _numbers(job)
     for attempt in attempts(job):
+        label, reason = f"attempt {attempt['attempt']}", attempt["reason"]
         words = " ".join(filter(None, (attempt["class"], attempt["outcome"])))
-        text = f"{words}: {attempt['reason']}" if attempt["reason"] else words
-        pairs.append((f"attempt {attempt['attempt']}", text))
+        pairs.append((label, f"{words}: {reason}" if reason else words))
+        if reason not in job.reason:  # else all its lines are there
+            in_full.add(label)
     pairs += study_status.files(job, mlflow_url)
     pairs.append(("checkpoints", job.tags.get(PREFIX + "checkpoints", "")))
     pairs.append(("files", job.tags.get(PREFIX + "evaluation", "")))
     pairs.append(("in MLflow", evaluation.files(job.result)))
     pairs.append(("in the UI", f"{mlflow_url}/{run_page(job)}"))
-    return [(label, one_line(text)) for label, text in pairs if text]
+    return [
+        (label, all_lines(text) if label in in_full else one_line(text))
+        for label, text in pairs
+        if text
+    ]
 
 
 def _part_of(job: Job) -> str:

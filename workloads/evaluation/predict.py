@@ -1,6 +1,8 @@
 """The verb `predict` of ``python -m workloads.evaluation``: some images, and what they show."""
 
+import stat
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,10 @@ from workloads.models.weights.export import usual_image_size
 
 _AT_ONCE = 16
 """Images decoded before they are judged; more take more memory."""
+_NOT_FINITE = (
+    "the network's answer is not finite; the weights are broken, or it is not made as the images "
+    "of its training"
+)
 
 
 def predict_images(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,8 +44,8 @@ def predict_images(request: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         `classes_known`; `network`, a line for people; `images`, each with its `path` and its
         `predictions`, likeliest first, of `class`, `index` and `probability`; `errors`, each with
-        `path` and `message`, for what could not be read. A class without a name is called by its
-        number.
+        `path` and `message`, for what could not be read or gets no finite answer. A class without
+        a name is called by its number.
 
     Raises:
         EvaluationError: The weights cannot be used in this way; for others see
@@ -65,12 +71,15 @@ def predict_images(request: Mapping[str, Any]) -> dict[str, Any]:
         raise EvaluationError(
             f"{len(names)} classes are named, and the network has {opened.num_outputs} outputs"
         )
-    found, errors = [], []
+    found: list[dict[str, Any]] = []
+    errors: list[dict[str, str]] = []
     top = min(int(request.get("top", 5)), opened.num_outputs)
     for paths, batch, mistakes in _batches(request["images"], images, opened.in_channels):
         errors += mistakes
         if batch is not None:
-            found += _judge(opened, images, paths, batch, names, top)
+            judged, mistakes = _judge(opened, images, paths, batch, names, top)
+            found += judged
+            errors += mistakes
     return {
         "classes_known": names is not None,
         "network": opened.description,
@@ -119,7 +128,15 @@ def _batches(asked: Sequence[str], images: ImagesConfig, channels: int) -> Itera
 def _files(asked: Sequence[str]) -> Iterator[tuple[Path, str]]:
     """Yield each file to read, or a path with what is wrong with it."""
     for path in map(Path, asked):
-        if path.is_dir():
+        try:
+            kind = path.stat().st_mode
+        except FileNotFoundError:
+            yield path, "there is no such file"
+            continue
+        except OSError as error:
+            yield path, _reason(error, path)
+            continue
+        if stat.S_ISDIR(kind):
             inside = sorted(
                 file
                 for file in path.rglob("*")
@@ -128,8 +145,8 @@ def _files(asked: Sequence[str]) -> Iterator[tuple[Path, str]]:
             yield from ((file, "") for file in inside)
             if not inside:
                 yield path, f"holds no images (looked for {' '.join(EXTENSIONS)})"
-        elif not path.exists():
-            yield path, "there is no such file"
+        elif not stat.S_ISREG(kind):  # to read a pipe could take for ever
+            yield path, "is no file of an image"
         else:
             yield path, ""
 
@@ -160,18 +177,22 @@ def _judge(
     batch: Tensor,
     names: Sequence[str] | None,
     top: int,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Return the answers, and an error for each image whose answer is not finite."""
     scale = PixelScale(images.mean, images.std)
     logits = average_logits(opened.network, batch, scale=scale, crops="centre")
-    if not bool(logits.isfinite().all()):
-        raise EvaluationError(
-            f"{opened.description}: its answer is not finite",
-            "the weights are broken, or the images are not made as in its training",
-        )
+    finite_B = logits.isfinite().all(dim=1)
+    is_finite = finite_B.tolist()
+    errors = [
+        {"path": path, "message": _NOT_FINITE}
+        for path, good in zip(paths, is_finite, strict=True)
+        if not good
+    ]
+    paths, logits = list(compress(paths, is_finite)), logits[finite_B]
     # By logits: of classes that are hopeless, all probabilities are zero.
     best_Bk = logits.topk(top, dim=1).indices
     probabilities_Bk = logits.double().softmax(dim=1).gather(1, best_Bk)
-    return [
+    judged = [
         {
             "path": path,
             "predictions": [
@@ -187,3 +208,4 @@ def _judge(
             paths, best_Bk.tolist(), probabilities_Bk.tolist(), strict=True
         )
     ]
+    return judged, errors

@@ -67,13 +67,14 @@ def compare(
 ) -> None:
     """Compare trainings: means over seeds, differences, what they cost.
 
-    Each of NAMES is a job, a study, a sweep, or KEY=VALUE for all trainings with a tag: study=NAME,
-    recipe=NAME, user=NAME. Trainings that differ in their seeds alone are one cell. Differences are
-    taken seed by seed; there is no verdict below three seeds.
+    Each of NAMES is a job, a study, a sweep, one of its trials (SWEEP-t007), or KEY=VALUE for all
+    trainings with a tag: study=NAME, recipe=NAME, user=NAME. Trainings that differ in their seeds
+    alone are one cell. Differences are taken seed by seed; with fewer than three seeds nothing is
+    called better or worse.
 
     \b
       gcpctl compare k7x2 m3p9
-      gcpctl compare pooling-x2 --sort macs
+      gcpctl compare ablation-pooling-k7x2 --sort macs
       gcpctl compare recipe=digits_resnet_gap recipe=digits_resnet_isqrt -o latex
     """
     if cells and output != "csv":

@@ -7,15 +7,10 @@ import click
 
 from orchestrator.cli.child import ask_models
 from orchestrator.cli.model_page import render
+from orchestrator.cli.options import complete_networks
 from orchestrator.cli.output import answer, answer_json, talk
-from workloads.config.zoo import load_zoo
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def complete_zoo(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the named networks that begin so."""
-    return [name for name in load_zoo() if name.startswith(incomplete)]
 
 
 def source_options(command: _F) -> _F:
@@ -30,7 +25,7 @@ def source_options(command: _F) -> _F:
                 "--as",
                 "zoo_name",
                 metavar="NAME",
-                shell_complete=complete_zoo,
+                shell_complete=complete_networks,
                 help="The network of `gcpctl model list` that it must be.",
             ),
             click.option(

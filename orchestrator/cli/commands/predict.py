@@ -7,10 +7,9 @@ import click
 
 from cluster.profiles import load_profile
 from orchestrator.cli.child import ask
-from orchestrator.cli.commands.submit_eval import complete_checkpoints
-from orchestrator.cli.options import output_option
+from orchestrator.cli.options import checkpoint_option, network_option, output_option
 from orchestrator.cli.output import answer, answer_json, table, talk
-from orchestrator.cli.published_weights import complete_zoo, named_network
+from orchestrator.cli.published_weights import named_network
 from orchestrator.cli.session import connect
 from orchestrator.jobs.checkpoints import (
     find_checkpoint,
@@ -19,20 +18,14 @@ from orchestrator.jobs.checkpoints import (
     resolve_checkpoint,
 )
 from orchestrator.jobs.errors import EXIT_USAGE, GcpctlError, NotFoundError, UnreachableError
+from orchestrator.results.status import printable
 
-EXIT_SOME_UNREADABLE = EXIT_USAGE
+EXIT_SOME_UNANSWERED = EXIT_USAGE
 
 
 @click.command(no_args_is_help=True)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path())
-@click.option(
-    "-c",
-    "--checkpoint",
-    required=True,
-    metavar="CHECKPOINT",
-    shell_complete=complete_checkpoints,
-    help="JOB, JOB:best, JOB:last, JOB:STEP, or a file of weights.",
-)
+@checkpoint_option("or a file of weights")
 @click.option(
     "--top",
     type=click.IntRange(1, 1000),
@@ -40,12 +33,7 @@ EXIT_SOME_UNREADABLE = EXIT_USAGE
     show_default=True,
     help="How many classes to name for each image.",
 )
-@click.option(
-    "--network",
-    metavar="NAME",
-    shell_complete=complete_zoo,
-    help="The network of `gcpctl model list` that a file must be.",
-)
+@network_option
 @output_option
 def predict(
     images: tuple[str, ...], checkpoint: str, top: int, network: str | None, output: str
@@ -55,10 +43,15 @@ def predict(
     IMAGE is a file, or a folder whose images are all taken. They are resized and cut as in the
     network's training. A JOB's checkpoints must lie on a path that is seen from here.
 
+    An image that cannot be read, or to which the network gives no finite answer, is named, and
+    makes the exit code 2; the others are answered.
+
     \b
       gcpctl predict bird.jpg --checkpoint k7x2
       gcpctl predict photos/ -c resnet50.pth --top 3
     """
+    if not all(images):
+        raise click.BadParameter("a path is empty", param_hint="IMAGE")
     weights = _weights(checkpoint)
     request: dict[str, Any] = {"weights": str(weights), "images": list(images), "top": top}
     if network is not None:
@@ -75,9 +68,9 @@ def predict(
         if found["images"]:
             answer(_table(found))
         for error in found["errors"]:
-            talk(f"{error['path']}: {error['message']}")
+            talk(printable(f"{error['path']}: {error['message']}"))
     if found["errors"]:
-        click.get_current_context().exit(EXIT_SOME_UNREADABLE)
+        click.get_current_context().exit(EXIT_SOME_UNANSWERED)
 
 
 def _weights(text: str) -> Path:
@@ -115,7 +108,8 @@ def _table(found: dict[str, Any]) -> str:
     rows = []
     for image in found["images"]:
         for number, guess in enumerate(image["predictions"]):
-            name = image["path"] if number == 0 else ""
-            rows.append((name, f"{100 * guess['probability']:6.2f} %", str(guess["class"])))
+            name = printable(image["path"]) if number == 0 else ""
+            probability = f"{100 * guess['probability']:6.2f} %"
+            rows.append((name, probability, printable(str(guess["class"]))))
     label = "CLASS" if found["classes_known"] else "CLASS NUMBER"
     return table(("IMAGE", "PROBABILITY", label), rows)

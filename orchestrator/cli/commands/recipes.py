@@ -8,12 +8,22 @@ import click
 from orchestrator.cli.commands.recipes_best import best
 from orchestrator.cli.options import complete_recipes, output_option
 from orchestrator.cli.output import answer, answer_json, table, talk
+from orchestrator.jobs.errors import EXIT_USAGE, GcpctlError
 from orchestrator.jobs.recipes import KINDS, kind_of, load_recipe, recipe_files
 from workloads.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.jobs.plan import Plan
     from orchestrator.jobs.plan_study import StudyPlan
+
+
+_SPACES = "tune"
+"""Kind of the search spaces, which are listed and shown beside the recipes."""
+_HEADERS = {
+    "train": ("RECIPE", "DATA", "TOP-1", "DESCRIPTION"),
+    "ablation": ("STUDY", "DATA", "QUESTION"),
+    _SPACES: ("SEARCH SPACE", "DESCRIPTION"),
+}
 
 
 @click.group(no_args_is_help=True)
@@ -23,30 +33,33 @@ def recipes() -> None:
 
 @recipes.command("list")
 @click.argument("words", nargs=-1)
-@click.option("--kind", type=click.Choice(KINDS), help="Only recipes for this kind of job.")
+@click.option(
+    "--kind", type=click.Choice([*KINDS, _SPACES]), help="Only what is for this kind of job."
+)
 @output_option
 def list_(words: tuple[str, ...], kind: str | None, output: str) -> None:
-    """List the recipes that come with gcpctl; those with all WORDS in name or data.
+    """List what comes with gcpctl: recipes, studies and search spaces.
 
-    TOP-1 is the published result that a recipe reproduces, in percent.
+    With WORDS, those that have all of them in name or data. TOP-1 is the published result that a
+    recipe reproduces, in percent. What each is for: `submit train RECIPE`, `submit ablation STUDY`,
+    `tune RECIPE --space SPACE`.
 
     \b
       gcpctl recipes list imagenet_resnet50
       gcpctl recipes list cub200 isqrt
     """
-    found = [_summary(name, kind) for name, (kind, _) in recipe_files(kind).items()]
-    found = [r for r in found if all(word in f"{r['name']} {r['data']}" for word in words)]
+    kinds = (kind,) if kind else (*KINDS, _SPACES)
+    found = [_summary(name, k) for k in kinds for name in recipe_files(k)]
+    found = [r for r in found if all(word in f"{r['name']} {r['data'] or ''}" for word in words)]
     if output == "json":
         answer_json(found)
         return
     if not found:
         talk(f"no recipe has {' and '.join(words)} in its name or data")
         return
-    rows = [
-        (r["name"], r["data"], _percent(r["published"].get("top1")), r["description"])
-        for r in found
-    ]
-    answer(table(("RECIPE", "DATA", "TOP-1", "DESCRIPTION"), rows))
+    sections = [[_row(r) for r in found if r["kind"] == k] for k in kinds]
+    tables = [table(_HEADERS[k], rows) for k, rows in zip(kinds, sections, strict=True) if rows]
+    answer("\n\n".join(tables))
 
 
 @recipes.command(no_args_is_help=True)
@@ -59,7 +72,8 @@ def list_(words: tuple[str, ...], kind: str | None, output: str) -> None:
 def show(recipe: str, overrides: tuple[str, ...], resolved: bool, output: str) -> None:
     """Print the file of RECIPE and name what it builds on; or its full config.
 
-    With --resolved, with KEY=VALUE or as JSON it is the full config: every key with its value.
+    RECIPE is a recipe, a study or a search space of `gcpctl recipes list`, or a YAML file. With
+    --resolved, with KEY=VALUE or as JSON it is the full config: every key with its value.
 
     \b
       gcpctl recipes show imagenet_resnet50_isqrt_lrfast
@@ -144,6 +158,9 @@ recipes.add_command(best)
 
 
 def _plan(recipe: str, overrides: tuple[str, ...]) -> "Plan":
+    if recipe in recipe_files(_SPACES):
+        hint = f"see what it would try: gcpctl tune RECIPE --space {recipe} --dry-run"
+        raise GcpctlError(f"{recipe} is a search space, no config", hint, exit_code=EXIT_USAGE)
     from orchestrator.jobs.plan import Request, plan_train
 
     return plan_train(recipe, overrides, Request(folder=Path.cwd(), to_be_given=True))
@@ -170,14 +187,18 @@ def _show_study(name: str, overrides: tuple[str, ...], output: str) -> None:
 
 
 def _show_file(name: str) -> None:
-    recipe = load_recipe(name, kind_of(name))
-    answer(f"# {recipe.path}")
-    for layer in recipe.layers[1:]:
+    spaces = recipe_files(_SPACES)
+    recipe = None if name in spaces else load_recipe(name, kind_of(name))
+    path = spaces[name][1] if recipe is None else recipe.path
+    answer(f"# {path}")
+    for layer in () if recipe is None else recipe.layers[1:]:
         answer(f"# builds on {layer.name}: {layer.path}")
-    answer(recipe.path.read_text(encoding="utf-8-sig").rstrip())
+    answer(path.read_text(encoding="utf-8-sig").rstrip())
 
 
 def _summary(name: str, kind: str) -> dict[str, Any]:
+    if kind == _SPACES:
+        return _summary_of_space(name)
     try:
         heading = load_recipe(name, kind).heading
     except ConfigError as error:  # one bad file must not hide the others
@@ -197,6 +218,32 @@ def _summary(name: str, kind: str) -> dict[str, Any]:
         "published": published if isinstance(published, dict) else {},
         "description": str(heading.get("description", "")).strip().split("\n")[0],
     }
+
+
+def _summary_of_space(name: str) -> dict[str, Any]:
+    """Return the same keys; a space is for any recipe that has what it varies."""
+    from orchestrator.jobs.sweep_options import load_space
+
+    try:
+        description = load_space(name).description
+    except ConfigError as error:
+        description = f"cannot be read: {error.problems[0]}"
+    nothing: dict[str, Any] = {"data": None, "network": None, "study": None, "published": {}}
+    return {"name": name, "kind": _SPACES, **nothing, "description": description}
+
+
+def _row(found: dict[str, Any]) -> tuple[str, ...]:
+    """Return what stands under the header of its kind."""
+    cells = {
+        "RECIPE": found["name"],
+        "STUDY": found["name"],
+        "SEARCH SPACE": found["name"],
+        "DATA": found["data"],
+        "TOP-1": _percent(found["published"].get("top1")),
+        "QUESTION": found["description"],
+        "DESCRIPTION": found["description"],
+    }
+    return tuple(cells[column] for column in _HEADERS[found["kind"]])
 
 
 def _percent(value: float | None) -> str:

@@ -28,18 +28,19 @@ _TUNE = "tune"
 @click.option(
     "--metric",
     default="",
-    help="What to compare cells by, such as top1, top5, loss or ece.  [default: the study's]",
+    help="What to compare a study's cells by, as in `gcpctl compare`.  [default: the study's]",
 )
 def report(study: str, folder: Path | None, open_: bool, metric: str) -> None:
     """Write the report of a study or a sweep, also while it runs.
 
-    A folder with one page (report.html, and report.md), figures as SVG and PDF, and all numbers as
-    CSV, JSON and LaTeX. A study that has ended stores its own report in MLflow; this one is made
-    of what MLflow holds now.
+    It is a folder with one page (report.html, and report.md), figures as SVG and PDF, and all
+    numbers as CSV, JSON and LaTeX. STUDY is the id of a study or sweep, or a part of it that begins
+    or ends it. When it ends, MLflow has a report of it as well; this one is made of what MLflow
+    holds now.
 
     \b
-      gcpctl report pooling-x2 --open
-      gcpctl report pooling-x2 --metric ece -o calibration
+      gcpctl report ablation-pooling-k7x2 --open
+      gcpctl report k7x2 --metric ece -o calibration
     """
     session = connect()
     job = session.store.find(study)

@@ -30,8 +30,16 @@ _WATCH_INTERVAL_S = 1.0
 )
 @click.option("--active", is_flag=True, help="Only jobs that are queued or running.")
 @click.option("--tree", is_flag=True, help="Studies and sweeps with their cells and trials.")
-@click.option("-a", "--all", "all_", is_flag=True, help="Also the jobs of studies, one by one.")
-@click.option("--study", help="Only jobs of this study (MLflow experiment).")
+@click.option(
+    "-a",
+    "--all",
+    "all_",
+    is_flag=True,
+    help="Also the jobs of studies, one by one, as --state, --active and --recipe show them.",
+)
+@click.option(
+    "--study", help="Only jobs whose recipe says this `study`, their experiment in MLflow."
+)
 @click.option("--recipe", help="Only jobs of this recipe.")
 @click.option(
     "-n", "--limit", type=click.IntRange(1, 50_000), default=20, show_default=True,
@@ -51,13 +59,18 @@ def status(
 ) -> None:
     """Show jobs, or one job in full.
 
-    JOB is an id, or a part of one that begins or ends it. A study or sweep is one row; --tree shows
-    its cells below it, with a mark for each seed: · queued, ▶ running, ✓ finished, ✗ failed,
-    ■ stopped. In a list, of large ones and of old ones less is shown than with JOB.
+    JOB is an id, or a part of one that begins or ends it; it is shown with every attempt and all
+    lines of why it failed. In the list, TRY is the attempt, and WHY what a job waits for, is doing
+    or ended with.
+
+    A study or sweep is one row; --tree shows its cells or trials below it, with a mark for each
+    seed: · queued, ▶ running, ✓ finished, ✗ failed, ■ stopped. Of large and of old ones only
+    `--tree JOB` shows all.
 
     \b
       gcpctl status --active
       gcpctl status --tree
+      gcpctl status k7x2
       gcpctl status k7x2 -o json
       gcpctl status --watch
     """
@@ -92,7 +105,9 @@ def _text(session: Session, jobs: list[Job], *, single: bool, tree: bool) -> str
     if single:
         pairs = details(jobs[0], session.profile.mlflow_url)
         width = max(len(label) for label, _ in pairs)
-        return "\n".join(f"{label:<{width}}  {text}" for label, text in pairs)
+        below = "\n" + " " * (width + 2)
+        lines = (f"{label:<{width}}  {text}".replace("\n", below) for label, text in pairs)
+        return "\n".join(lines)
     rows = [row(job) for job in jobs]
     return table(HEADER, [(r[0], state_text(r[1]), *r[2:]) for r in rows])
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.options import complete_jobs
-from orchestrator.cli.published_weights import complete_zoo, look_into, named_network
+from orchestrator.cli.options import checkpoint_option, complete_jobs, network_option
+from orchestrator.cli.published_weights import look_into, named_network
 from orchestrator.cli.sending import Target, send, show_plan
 from orchestrator.cli.session import connect
 from orchestrator.jobs.checkpoints import (
@@ -17,24 +17,9 @@ from orchestrator.jobs.eval_checks import check_evaluation
 from orchestrator.jobs.plan_eval import EvalRequest, KnownNetwork, plan_eval
 
 
-def complete_checkpoints(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the jobs that begin so, and after a colon which checkpoint; files complete too."""
-    name, colon, which = incomplete.partition(":")
-    if colon:
-        return [f"{name}:{word}" for word in ("best", "last") if word.startswith(which)]
-    return complete_jobs(ctx, param, incomplete)
-
-
 @click.command("eval", no_args_is_help=True)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "-c",
-    "--checkpoint",
-    required=True,
-    metavar="CHECKPOINT",
-    shell_complete=complete_checkpoints,
-    help="JOB, JOB:best, JOB:last, JOB:STEP, a file of weights, or a URI of MLflow.",
-)
+@checkpoint_option("a file of weights, or a URI of MLflow")
 @click.option(
     "--data",
     metavar="FOLDER|NAME",
@@ -47,12 +32,7 @@ def complete_checkpoints(ctx: click.Context, param: click.Parameter, incomplete:
     help="Views of each image that are averaged; centre.",
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Images at once on each worker; 64.")
-@click.option(
-    "--network",
-    metavar="NAME",
-    shell_complete=complete_zoo,
-    help="The network of `gcpctl model list` that a file must be.",
-)
+@network_option
 @click.option("--workers", type=click.IntRange(1), help="Processes that share the images; 1.")
 @click.option("--name", help="The job's id; made up when left out.")
 @click.option("--priority", type=int, help="Higher starts first; 0 when left out.")

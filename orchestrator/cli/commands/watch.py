@@ -14,7 +14,8 @@ from orchestrator.cli.session import connect
 def watch(job: str) -> None:
     """Show how a study, a sweep or a job gets on, until it ends.
 
-    JOB is an id, or a part of one that begins or ends it. Ctrl-C ends only the watching.
+    JOB is an id, or a part of one that begins or ends it. Ctrl-C ends only the watching. The exit
+    code is 0 if the job has finished, 10 if it failed, and 11 if it was stopped.
 
     \b
       gcpctl watch ablation-pooling-k7x2

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from orchestrator.cli.output import duration, table
+from orchestrator.jobs.recipes import recipe_files
 from orchestrator.results.status import one_line
 from tests.architecture.cli_docs import commands
 
@@ -89,6 +90,28 @@ def test_recipes_are_found_by_words_of_name_and_data(home):
     assert all(r["data"] == "cub200" and "isqrt" in r["name"] for r in found)
     assert any(r["published"].get("top1") for r in found)
     assert "no recipe has nothing" in gcpctl("recipes", "list", "nothing").stderr
+
+
+def test_studies_and_search_spaces_are_listed_in_sections_of_their_own(home):
+    recipes, studies, spaces = gcpctl("recipes", "list", "digits").stdout.split("\n\n")
+    assert recipes.split()[:4] == ["RECIPE", "DATA", "TOP-1", "DESCRIPTION"]
+    assert re.search("^pooling +digits +Which pooling", studies, re.MULTILINE)
+    assert spaces.split()[:3] == ["SEARCH", "SPACE", "DESCRIPTION"]
+    assert re.search("^digits +Rates, decay and pooling", spaces, re.MULTILINE)
+    listed = json.loads(gcpctl("recipes", "list", "--kind", "tune", "-o", "json").stdout)
+    assert {space["name"] for space in listed} == set(recipe_files("tune"))
+    assert all(space["description"] for space in listed)
+
+
+def test_a_search_space_is_shown_and_named_where_a_recipe_is_wanted(home):
+    shown = gcpctl("recipes", "show", "gcp_head").stdout
+    assert "gcp_head.yaml" in shown.split("\n")[0]
+    assert "model.head.reduced_channels=choice(16, 32, 64, 128)" in shown
+    for words in (["show", "gcp_head", "--resolved"], ["check", "gcp_head"], ["plot", "gcp_head"]):
+        answer = gcpctl("recipes", *words)
+        assert answer.returncode == 2
+        assert "is a search space" in answer.stderr
+        assert "--space gcp_head" in answer.stderr
 
 
 def test_a_recipe_is_shown_as_written_or_in_full(home):

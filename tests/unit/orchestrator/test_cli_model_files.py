@@ -7,8 +7,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from orchestrator.cli.commands.model_files import complete_zoo, convert, export
+from orchestrator.cli.commands.model_files import convert, export
 from orchestrator.cli.network_page import options_text
+from orchestrator.cli.options import complete_networks
 from tests.unit.orchestrator.test_cli import gcpctl
 from workloads.config.model import ModelConfig
 from workloads.models.__main__ import respond
@@ -140,6 +141,6 @@ def test_requests_carry_every_option(monkeypatch):
 
 
 def test_names_of_networks_are_completed():
-    found = complete_zoo(None, None, "resnet50_iso")
+    found = complete_networks(None, None, "resnet50_iso")
     assert found == []
-    assert "resnet50_isqrt_256" in complete_zoo(None, None, "resnet50_isq")
+    assert "resnet50_isqrt_256" in complete_networks(None, None, "resnet50_isq")

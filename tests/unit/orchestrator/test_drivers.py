@@ -183,6 +183,7 @@ def test_an_outcome_fits_into_a_tag_whatever_its_language():
     assert len(outcome.to_json()) < 8000
     job = make_job(**{outcome_tag(1): outcome.to_json()})
     assert job.outcome(1)["class"] == "user"
+    assert job.outcome(1)["reason"].endswith("… (more in the log)")
     assert make_job(**{outcome_tag(1): outcome.to_json()[:100]}).outcome(1) == {}
 
 

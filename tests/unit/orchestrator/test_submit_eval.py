@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from orchestrator.cli.commands import predict as commands
-from orchestrator.cli.commands.submit_eval import complete_checkpoints
+from orchestrator.cli.options import complete_checkpoints
 from orchestrator.cli.published_weights import named_network
 from tests.unit.orchestrator.test_cli import gcpctl, home  # noqa: F401 - a fixture
 from tests.unit.workloads.data.image_trees import make_tree
@@ -231,3 +231,10 @@ def test_predict_reads_nothing_from_mlflow():
     answer = gcpctl("predict", "a.png", "-c", "runs:/x/net.pth")
     assert answer.returncode == 2
     assert "submit eval" in answer.stderr
+
+
+def test_predict_takes_more_names_than_the_system_takes_as_one_argument(small):
+    names = [f"{'long' * 25}-{number}.png" for number in range(1500)]
+    answer = gcpctl("predict", *names, "-c", str(small))
+    assert answer.returncode == 2
+    assert answer.stderr.count("there is no such file") == len(names)

@@ -1,10 +1,12 @@
 """Recording studies: what is reused, what runs, and a terminal that dies at any request."""
 
+import threading
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
+from cluster.profiles import Profile
 from orchestrator.cli.commands.submit_ablation import has_other_pace
 from orchestrator.jobs.checkpoints import ResolvedCheckpoint
 from orchestrator.jobs.errors import ConflictError, JobExistsError
@@ -27,6 +29,7 @@ from orchestrator.jobs.states import State
 from orchestrator.jobs.study import expand
 from orchestrator.jobs.study_parts import reused
 from orchestrator.jobs.submit import record
+from orchestrator.jobs.submit_study import one_at_a_time
 from tests.fakes import Crash
 from tests.studies import PROVENANCE, STORAGE, Store, actions, plan, submit
 from workloads.config.ablation import AblationConfig
@@ -92,6 +95,31 @@ def test_the_same_study_again_writes_nothing_and_asks_little():
     store.end_all()
     assert submit(store, plan()).state is State.FINISHED
     assert store.writes == writes
+
+
+def test_of_two_terminals_the_second_waits_and_finds_the_study(tmp_path):
+    token = tmp_path / "token"
+    profile = Profile("here", "", "", "", token, tmp_path, nudge_path=tmp_path / "nudge")
+    store, waits, found = Store(), threading.Event(), []
+
+    def second() -> None:
+        with one_at_a_time(profile, lambda _: waits.set()):
+            found.append(submit(store, plan()))
+
+    terminal = threading.Thread(target=second)
+    with one_at_a_time(profile, pytest.fail):
+        terminal.start()
+        assert waits.wait(20)
+        assert not found
+        first = submit(store, plan())
+    terminal.join(20)
+    assert [job.run_id for job in found] == [first.run_id]
+
+
+def test_a_cluster_elsewhere_has_no_lock(tmp_path):
+    profile = Profile("lab", "", "", "", tmp_path / "token", tmp_path)
+    with one_at_a_time(profile, pytest.fail), one_at_a_time(profile, pytest.fail):
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_another_pace_is_the_same_study():

@@ -1,10 +1,20 @@
 """What `status` asks for, and how studies and sweeps read."""
 
 import json
+from types import SimpleNamespace
 
-from orchestrator.jobs.job import TAG_PROGRESS, TAG_RESULT, TAG_SPEC, Job
+from orchestrator.cli.commands import status
+from orchestrator.jobs.job import (
+    TAG_ATTEMPT,
+    TAG_PROGRESS,
+    TAG_REASON,
+    TAG_RESULT,
+    TAG_SPEC,
+    Job,
+    outcome_tag,
+)
 from orchestrator.jobs.states import State
-from orchestrator.results.status import details, search_filter, to_json
+from orchestrator.results.status import details, search_filter, to_json, why
 from tests.unit.orchestrator.results.test_progress import job
 
 QUESTION = "Which pooling?"
@@ -100,6 +110,47 @@ def test_a_sweep_says_what_it_searches_and_how_far_it_is():
     assert pairs["search"] == "tpe over 2 keys"
     assert pairs["progress"] == "4 of 20 trials ended"
     assert pairs["resources"] == "1 workers, each 1 CPU, 0 GPU"
+
+
+LINES = (
+    "rank 0: CheckpointError: the checkpoint does not fit this job:\n"
+    "  classes: checkpoint 10, this job 3\n"
+    "  optimizer: checkpoint 'sgd', this job 'lars'\x1b[2J\n"
+    "Start a new job, or bring the data and config back to what they were."
+)
+
+
+def failed(reason: str, why: str) -> Job:
+    told = json.dumps({"outcome": "failed", "class": "user", "reason": reason})
+    tags = {outcome_tag(1): told, TAG_ATTEMPT: "1", TAG_REASON: why}
+    return parent("train", {"seed": 0}, state=State.FAILED, **tags)
+
+
+def test_all_lines_of_a_failure_are_shown_once_and_one_in_lists():
+    pairs = dict(details(failed(LINES, LINES), ""))
+    assert pairs["why"].split("\n") == LINES.replace("\x1b", " ").split("\n")
+    first = "rank 0: CheckpointError: the checkpoint does not fit this job:"
+    shown = f"{first} classes: checkpoint 10, this job 3"
+    assert pairs["attempt 1"] == f"user failed: {shown}"
+    assert why(failed(LINES, LINES)) == shown
+    # What came after says something else: the attempt tells its failure itself.
+    pairs = dict(details(failed(LINES, "stopped before it was launched again"), ""))
+    assert pairs["attempt 1"].count("\n") == 3
+
+
+def test_a_reason_without_end_is_cut():
+    text = dict(details(failed("x", "line\n" * 3000), ""))["why"]
+    assert len(text) < 2100
+    assert text.endswith("line … (more in its log)")
+
+
+def test_further_lines_stand_below_the_first():
+    session = SimpleNamespace(profile=SimpleNamespace(mlflow_url="http://m"))
+    page = status._text(session, [failed(LINES, LINES)], single=True, tree=False).split("\n")
+    at = next(number for number, line in enumerate(page) if line.startswith("why"))
+    column = page[at].index("rank 0")
+    assert page[at + 1] == " " * column + "  classes: checkpoint 10, this job 3"
+    assert page[at + 3].startswith(" " * column + "Start a new job")
 
 
 def test_a_cell_names_its_study():

@@ -1,6 +1,7 @@
 """What `python -m workloads.evaluation predict` says of files."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -83,6 +84,40 @@ def test_bad_files_are_named_and_the_others_judged(job, pictures, tmp_path):
     assert messages[str(gone)] == "there is no such file"
     assert "holds no images" in messages[str(empty)]
     assert str(torn) not in messages[str(torn)]
+
+
+def test_an_image_without_a_finite_answer_is_named_and_the_others_judged(
+    save_job, digits_state, tmp_path
+):
+    model = digits_state["model"]
+    first = "features.stem.0.weight"
+    huge = torch.full_like(model[first], 1e38)  # nine of them overflow
+    weights = save_job({**digits_state, "model": {**model, first: huge}})
+    shades = {"black": 0, "white": 255, "none": 0}
+    for name, shade in shades.items():
+        Image.new("L", (8, 8), shade).save(tmp_path / f"{name}.png")
+    paths = [str(tmp_path / f"{name}.png") for name in shades]
+    unscaled = {"size": 8, "resize": None, "mean": [0.0], "std": [1.0]}
+    answer = predict_images({"weights": str(weights), "images": paths, "images_config": unscaled})
+    assert [image["path"] for image in answer["images"]] == [paths[0], paths[2]]
+    assert [error["path"] for error in answer["errors"]] == [paths[1]]
+    assert "not finite" in answer["errors"][0]["message"]
+    none = predict_images(
+        {"weights": str(weights), "images": paths[1:2], "images_config": unscaled}
+    )
+    assert (none["images"], len(none["errors"])) == ([], 1)
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(job, pictures, tmp_path):
+    pipe, too_long = tmp_path / "pipe.png", tmp_path / ("x" * 300)
+    os.mkfifo(pipe)
+    good = sorted(pictures.iterdir())[0]
+    asked = [str(path) for path in (pipe, too_long, good)]
+    answer = predict_images({"weights": str(job), "images": asked})
+    assert [image["path"] for image in answer["images"]] == [str(good)]
+    messages = {error["path"]: error["message"] for error in answer["errors"]}
+    assert messages[str(pipe)] == "is no file of an image"
+    assert messages[str(too_long)] == "File name too long"
 
 
 def test_colour_images_of_any_size_go_through_the_checkpoints_own_form(job, tmp_path):
