@@ -13,17 +13,19 @@ _NOT_IN_PAPERS = ("verdict", "time", "memory MB")
 def to_latex(comparison: Comparison) -> str:
     r"""Return a `table` of LaTeX, in the style of the package booktabs.
 
-    Means and deviations are in mathematics, so `\pm` and minus signs are set as such.
+    One that is wider than its page or column is made smaller, by the package adjustbox. Means and
+    deviations are in mathematics, so `\pm` and minus signs are set as such.
     """
     header, rows = one_table(comparison)
     # The second column is what is compared, whatever that is.
     kept = [i for i, title in enumerate(header) if i == 1 or title not in _NOT_IN_PAPERS]
     header, rows = [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
     lines = [
-        r"% \usepackage{booktabs}",
+        r"% \usepackage{adjustbox,booktabs}",
         r"\begin{table}",
         r"  \centering",
         f"  \\caption{{{_tex(_sentences(comparison))}}}",
+        r"  \begin{adjustbox}{max width=\linewidth}",
         f"  \\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
         r"    \toprule",
         f"    {' & '.join(map(_tex, header))} \\\\",
@@ -31,6 +33,7 @@ def to_latex(comparison: Comparison) -> str:
         *(f"    {' & '.join([_tex(row[0]), *map(_tex_number, row[1:])])} \\\\" for row in rows),
         r"    \bottomrule",
         r"  \end{tabular}",
+        r"  \end{adjustbox}",
         r"\end{table}",
         *(_comment(f"note: {text}") for text in comparison.warnings),
         *(
@@ -64,6 +67,9 @@ _TEX = {
     ">": r"$>$",
     "…": r"\ldots{}",
     "*": r"$^*$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "×": r"$\times$",
 }
 
 

@@ -6,6 +6,8 @@ import io
 import json
 import math
 import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -172,6 +174,19 @@ def test_latex_is_balanced_and_escaped(comparison):
     for mark in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert text.count(mark) == 1
     assert "better" not in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs LaTeX")
+def test_latex_compiles_and_stays_within_its_page(comparison, tmp_path):
+    document = (
+        "\\documentclass{article}\n\\usepackage{adjustbox,booktabs}\n"
+        f"\\begin{{document}}\n{to_latex(comparison)}\\end{{document}}\n"
+    )
+    (tmp_path / "page.tex").write_text(document, "utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert b"Overfull" not in done.stdout
 
 
 def test_csv_holds_each_training_unrounded(comparison):
