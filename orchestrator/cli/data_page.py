@@ -1,5 +1,6 @@
 """What `gcpctl data` prints: a check and a pack, for people."""
 
+import shlex
 import statistics
 from collections.abc import Mapping
 from os.path import abspath
@@ -9,6 +10,8 @@ import click
 from orchestrator.cli.network_page import align_right
 from orchestrator.cli.output import duration, program, table, wants_colour
 from workloads.data.check_report import CheckReport, Finding
+from workloads.data.errors import printable
+from workloads.data.filesystem import local_path
 from workloads.data.pack_folder import PackReport
 
 _COLOURS = {"problem": "red", "warning": "yellow", "note": "cyan"}
@@ -20,9 +23,11 @@ _FORMS = {"image_folder": "an image folder", "packed": "packed images"}
 def render_check(report: CheckReport, *, all_classes: bool) -> str:
     """Return a check's answer; every class has a row where there are few, or if asked for."""
     classes = len({name for of_class in report.counts.values() for name in of_class})
-    inside = f" in {classes:,} classes" if classes else ""  # unknown of a pack that is damaged
+    inside = f" in {classes:,} {'class' if classes == 1 else 'classes'}"
+    inside = inside if classes else ""  # unknown of a pack that is damaged
+    noun = "image" if report.images == 1 else "images"
     head = (
-        f"{report.path}: {_FORMS[report.form]}, {report.images:,} images{inside}, "
+        f"{printable(report.path)}: {_FORMS[report.form]}, {report.images:,} {noun}{inside}, "
         f"{amount(report.bytes)}"
     )
     parts = [head]
@@ -59,7 +64,10 @@ def _splits(counts: Mapping[str, Mapping[str, int]]) -> str:
 def _classes(counts: Mapping[str, Mapping[str, int]]) -> str:
     names = sorted({name for of_class in counts.values() for name in of_class})
     rows = [
-        [*(f"{counts[split][name]:,}" if name in counts[split] else "-" for split in counts), name]
+        [
+            *(f"{counts[split][name]:,}" if name in counts[split] else "-" for split in counts),
+            printable(name),
+        ]
         for name in names
     ]
     header = [*(split.upper() for split in counts), "CLASS"]
@@ -102,7 +110,8 @@ def render_pack(report: PackReport, target: str, seconds: float) -> str:
     did += f"; bad images left out: {skipped:,}" if skipped else ""
     chosen = manifest.variant_names()
     which = f" data.variant={chosen[0]}" if len(chosen) > 1 else ""
-    use = f"{program()} submit train RECIPE data.name=packed data.path={abspath(target)}{which}"
+    place = shlex.quote(f"data.path={abspath(local_path(target))}")
+    use = f"{program()} submit train RECIPE data.name=packed {place}{which}"
     return f"{found}\n\n{did}\ntrain on it: {use}"
 
 

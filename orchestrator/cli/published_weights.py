@@ -97,7 +97,14 @@ def _look_into_checkpoint(folder: Path, network: str | None) -> KnownNetwork:
 def _entry_of(model: ModelConfig, in_channels: int) -> ZooEntry | None:
     """Return the named network of these layers; fine-tuned to other classes it is still that."""
     entries = (entry for entry in load_zoo().values() if entry.in_channels == in_channels)
-    return next((entry for entry in entries if entry.model == model), None)
+    return next((entry for entry in entries if _layers(entry.model) == _layers(model)), None)
+
+
+def _layers(model: ModelConfig) -> dict[str, Any]:
+    """Return what weights can tell; how deep a training was at random, they do not."""
+    document = model.model_dump()
+    document["backbone"].pop("drop_path", None)
+    return document
 
 
 def _images(model: ModelConfig, in_channels: int, size: int) -> ImagesConfig | None:

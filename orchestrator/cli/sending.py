@@ -1,16 +1,24 @@
 """The second half of every `submit`: check against the cluster, record, follow."""
 
+import json
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from cluster import local
 from cluster.profiles import Profile, load_profile
+from orchestrator.cli.child import ask
 from orchestrator.cli.follow import follow
 from orchestrator.cli.output import answer, program, talk
 from orchestrator.cli.session import Session, connect
 from orchestrator.jobs import plan as planning
-from orchestrator.jobs.checkpoints import parse_checkpoint, resolve_checkpoint
+from orchestrator.jobs.checkpoints import (
+    find_checkpoint,
+    parse_checkpoint,
+    resolve_checkpoint,
+)
 from orchestrator.jobs.errors import ConflictError, GcpctlError, JobExistsError
 from orchestrator.jobs.job import Job
 from orchestrator.jobs.plan_eval import EvalPlan
@@ -19,8 +27,12 @@ from orchestrator.jobs.provenance import Provenance, collect
 from orchestrator.jobs.ray_jobs import Node
 from orchestrator.jobs.submit import attach_provenance, record
 from workloads.config.document import dump_document
+from workloads.worker.paths import JobPaths
 
 _P = TypeVar("_P", planning.Plan, EvalPlan, TunePlan)
+
+_MOST_LOOKS = 4
+"""Different beginnings of a study's trainings that are looked into; each takes seconds."""
 
 
 class Target:
@@ -68,15 +80,60 @@ class Target:
 def weights_of(text: str, after: tuple[str, ...]) -> str:
     """Return where initial weights are; those of a file are where they are said to be.
 
+    A checkpoint of a job's folder, as in `/storage/train-x7:best`, is looked for in what is there.
+
     Args:
         text: `init.weights` as written: a file, a job (`JOB`, `JOB:best`, `JOB:last`), or a URI
             of MLflow.
         after: Ids of the jobs that are waited for, which need not have saved anything yet.
+
+    Raises:
+        GcpctlError: A text of no known form, or no such job, checkpoint or artifact.
     """
-    if parse_checkpoint(text).kind == "file" or Path(text).exists():
+    try:
+        asked = parse_checkpoint(text)
+    except GcpctlError as exc:  # its words are those of the option of other commands
+        message = exc.message.replace("--checkpoint", "init.weights", 1)
+        raise GcpctlError(message, exc.hint, exit_code=exc.exit_code) from None
+    if asked.kind == "file" and asked.said and not Path(text).exists():
+        folder = Path(os.path.expanduser(asked.name))
+        if folder.name not in after and JobPaths(folder).checkpoints.is_dir():
+            return str(find_checkpoint(folder, asked.which))
+    if asked.kind == "file" or Path(text).exists():
         return text
     session = connect()
     return resolve_checkpoint(session.store, session.profile, text, may_wait=after).weights
+
+
+def check_beginnings(plans: Iterable[tuple[str, planning.Plan]]) -> None:
+    """Have looked into what only torch tells of trainings, and say what they would begin with.
+
+    A child process gives a file of first weights to the network, as a worker will, and builds a
+    network whose name alone does not tell its features; other trainings cost nothing. It is asked
+    once for trainings that begin alike. Of a study with many different ones none is looked into: it
+    would take minutes, and their workers say the same.
+
+    Args:
+        plans: Trainings on this machine, each with the file or command line to name in errors.
+
+    Raises:
+        GcpctlError: There is no such network, it cannot take such images, or the weights do not
+            fit; in the worker's words.
+    """
+    questions: dict[str, dict[str, object]] = {}
+    for source, plan in plans:
+        config = plan.spec.config
+        begins = config["init"] is not None and Path(config["init"]["weights"]).exists()
+        if begins or plan.config.model.num_positions(plan.config.images.size) is None:
+            keys = ("init", "model", "data", "images", "progressive")
+            alike = json.dumps([config[key] for key in keys], sort_keys=True)
+            request = {"config": config, "source": source, "weights": begins}
+            questions.setdefault(alike, request)
+    if len(questions) <= _MOST_LOOKS:
+        for question in questions.values():
+            told = ask("workloads.training.describe", "beginning", question)["told"]
+            if told:
+                talk(f"the workers will say: {told}")
 
 
 def show_plan(plan: planning.Plan | EvalPlan) -> None:

@@ -7,6 +7,7 @@ themselves are read, and checked, where they are used.
 """
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,7 @@ def _best_step(job_folder: Path) -> int | None:
 
 
 def _resolve_path(asked: CheckpointName, folder: Path | None) -> ResolvedCheckpoint:
-    path = Path(asked.name).expanduser()
+    path = Path(os.path.expanduser(asked.name))
     suffix = f":{asked.which}" if asked.said else ""
     if folder is None:
         if not path.is_absolute():

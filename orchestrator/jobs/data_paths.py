@@ -1,5 +1,6 @@
 """Where the files that a config names are, for processes that start in another folder."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,7 +47,7 @@ def with_absolute_paths(config: _C, folder: Path | None, source: str) -> _C:
         if is_uri(given):
             problems += _unknown_scheme(section, key, given)
             continue
-        path = Path(given).expanduser()
+        path = Path(os.path.expanduser(given))
         if folder is not None:
             path = folder / path
         if not path.is_absolute():

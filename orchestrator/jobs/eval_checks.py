@@ -7,9 +7,8 @@ longer, or torch, the workers check before they judge an image.
 from pathlib import Path
 
 from orchestrator.jobs.checkpoints import ResolvedCheckpoint
-from orchestrator.jobs.data_paths import is_uri
 from orchestrator.jobs.plan_eval import EvalPlan, KnownNetwork
-from orchestrator.jobs.source_checks import CHECKS, check_image_folder
+from orchestrator.jobs.source_checks import CHECKS, check_image_folder, is_in_a_store
 from workloads.config.data import ImageFolderConfig
 from workloads.config.evaluate import EvalConfig
 from workloads.data.class_names import class_names
@@ -27,12 +26,12 @@ def check_evaluation(plan: EvalPlan, checkpoint: ResolvedCheckpoint, network: Kn
             order.
     """
     config = plan.config
-    if is_uri(getattr(config.data, "path", "")):
+    if is_in_a_store(config.data):
         return
     if isinstance(config.data, ImageFolderConfig):
         check_image_folder(config.data, config.split)  # the other split need not be there
-    elif (check := CHECKS.get(config.data.name)) is not None:
-        check(config.data)
+    else:
+        CHECKS[config.data.name](config.data)
     _check_classes(config, checkpoint, network)
 
 

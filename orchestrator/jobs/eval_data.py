@@ -1,5 +1,6 @@
 """Which images an evaluation sees: from `--data` to the config of a source."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def data_of(spec: str, folder: Path | None) -> dict[str, Any]:
     if "://" in spec or folder is None:
         name = "packed" if manifest else "image_folder"
         return {"name": name, "path": spec.removesuffix("/manifest.json")}
-    path = Path(folder / Path(spec).expanduser())
+    path = Path(folder / Path(os.path.expanduser(spec)))
     path = path.parent if manifest else path
     if not path.is_dir():
         hint = did_you_mean(spec, SOURCE_CONFIGS) if "/" not in spec else ""

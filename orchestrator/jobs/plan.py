@@ -19,7 +19,12 @@ from orchestrator.jobs.ray_jobs import Node
 from orchestrator.jobs.recipes import Recipe, load_recipe, with_model_of_network
 from orchestrator.jobs.spec import JobOptions, JobSpec, Published, Resources
 from workloads.config.base import Config
-from workloads.config.batches import batch_size_per_worker, count_parts, worker_counts
+from workloads.config.batches import (
+    batch_size_per_worker,
+    count_parts,
+    refuse_lone_values,
+    worker_counts,
+)
 from workloads.config.data import SOURCE_CONFIGS, has_size_of_its_own
 from workloads.config.document import apply_overrides
 from workloads.config.errors import ConfigError, Problem
@@ -217,7 +222,9 @@ def _shortened(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _section(document: dict[str, Any], key: str, source: str) -> dict[str, Any]:
-    section = document.pop(key, None) or {}
+    section = document.pop(key, None)
+    if section is None:
+        return {}
     if not isinstance(section, dict):
         raise ConfigError(source, [Problem(key, f"wants a mapping, got {section!r}")])
     return section
@@ -262,5 +269,7 @@ def share_out(config: TrainConfig, options: JobOptions, source: str) -> tuple[in
         counts = worker_counts(batch, least, most, source, in_pairs=in_pairs)
         shares = [batch // count for count in counts]
     for share in shares:
-        count_parts(share, config.compute.max_images_per_worker, source, in_pairs=in_pairs)
+        most_at_once = config.compute.max_images_per_worker
+        parts = count_parts(share, most_at_once, source, in_pairs=in_pairs)
+        refuse_lone_values(config, share // parts, source)
     return counts

@@ -16,7 +16,7 @@ from orchestrator.jobs.eval_data import data_of, legacy_images
 from orchestrator.jobs.job import TAG_CHECKPOINT, TAG_EVALUATED
 from orchestrator.jobs.spec import JobOptions, JobSpec
 from workloads.config.base import Config
-from workloads.config.data import SOURCE_CONFIGS
+from workloads.config.data import SOURCE_CONFIGS, known_num_classes
 from workloads.config.document import apply_overrides
 from workloads.config.errors import ConfigError, Problem
 from workloads.config.evaluate import EvalConfig
@@ -138,7 +138,8 @@ def plan_eval(
     document = apply_overrides(start, (*overrides, *_as_overrides(request)))
     if taken := sorted({"weights", "origin"} & set(document)):
         raise ConfigError(_SOURCE, [Problem(key, "is what --checkpoint says") for key in taken])
-    section = document.pop("job", None) or {}
+    section = document.pop("job", None)
+    section = {} if section is None else section
     if not isinstance(section, dict):
         raise ConfigError(_SOURCE, [Problem("job", f"wants a mapping, got {section!r}")])
     options = validate(JobOptions, section, f"{_SOURCE}, section job")
@@ -253,7 +254,7 @@ def _check(config: EvalConfig, checkpoint: ResolvedCheckpoint, network: KnownNet
     if channels is not None and channels != config.data.in_channels:
         text = f"the network takes images of {channels} channel{'s'[: channels > 1]}; those of "
         problems.append(Problem("data", f"{text}{config.data.name} have {config.data.in_channels}"))
-    known = _num_classes(config)
+    known = known_num_classes(config.data)
     if classes is not None and known is not None and known != classes:
         text = f"the network tells {classes} classes apart; {config.data.name} has {known}"
         problems.append(Problem("data", text, number_hint(classes, known)))
@@ -267,8 +268,3 @@ def _check(config: EvalConfig, checkpoint: ResolvedCheckpoint, network: KnownNet
         problems.append(Problem("", str(error)))
     if problems:
         raise ConfigError(_SOURCE, problems)
-
-
-def _num_classes(config: EvalConfig) -> int | None:
-    by_name = {"cifar10": 10, "cifar100": 100, "cub200": 200}
-    return config.data.num_classes or by_name.get(config.data.name)

@@ -5,6 +5,7 @@ its base says. Bases in `workloads/recipes/base` are only there to be built on. 
 stands for the `model:` of a named network; a `model:` beside it is laid over that.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -116,7 +117,7 @@ def load_recipe(name: str, kind: str) -> Recipe:
         NotFoundError: No such recipe or file; names the closest.
         ConfigError: The file, or one that it builds on, cannot be used as a recipe.
     """
-    path = Path(name).expanduser() if _is_path(name) else _find(name, kind)
+    path = Path(os.path.expanduser(name)) if _is_path(name) else _find(name, kind)
     layers = [Layer(path, _read(path))]
     while (base := layers[-1].base) is not None:
         found = _base_file(base, layers[-1].path, kind)
@@ -138,7 +139,7 @@ def kind_of(name: str) -> str:
     if not _is_path(name):
         found, _ = recipe_files().get(name, ("train", None))
         return found
-    text = _read(Path(name).expanduser())
+    text = _read(Path(os.path.expanduser(name)))
     is_study = "factors" in text or str(text.get("extends")) in recipe_files("ablation")
     return "ablation" if is_study else "train"
 
@@ -213,7 +214,7 @@ def _find(name: str, kind: str) -> Path:
 def _base_file(base: Any, path: Path, kind: str) -> Path:
     """Return the file that `extends: base` in the file `path` names."""
     if isinstance(base, str) and _is_path(base):
-        return path.parent / Path(base).expanduser()
+        return path.parent / Path(os.path.expanduser(base))
     known = recipe_files(BASE) | recipe_files(kind)
     if not isinstance(base, str) or base not in known:
         hint = did_you_mean(str(base), known) or f"bases: {', '.join(recipe_files(BASE))}"

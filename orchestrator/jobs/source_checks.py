@@ -5,8 +5,6 @@ before they train. To be asked only where the cluster is this machine; another o
 folders. One function for each source, in `CHECKS`.
 """
 
-import gzip
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +13,7 @@ from orchestrator.jobs.data_paths import is_uri
 from workloads.config.data import (
     CifarConfig,
     Cub200Config,
+    DataConfig,
     DigitsConfig,
     FashionMnistConfig,
     ImageFolderConfig,
@@ -23,59 +22,17 @@ from workloads.config.data import (
 )
 from workloads.config.errors import ConfigError, Problem
 from workloads.config.train import TrainConfig
-from workloads.data.errors import DataError
+from workloads.data.filesystem import is_remote
 
 _IMAGES_DECODED = 2000
 """Of an image folder; all of a large one would take too long."""
 
 _DIGITS_PER_CLASS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 
+_READ_FROM_STORES = ("image_folder", "packed")
+
 _CHECKPOINT_FOLDERS = ("state.pt", "checkpoints", "step-*")
 """In a checkpoint, in a job's folder, and in its folder of checkpoints."""
-
-_IDX_FILES = {
-    "train-images-idx3-ubyte": 3,
-    "train-labels-idx1-ubyte": 1,
-    "t10k-images-idx3-ubyte": 3,
-    "t10k-labels-idx1-ubyte": 1,
-}
-"""Names of Fashion-MNIST's files, and the dimensions of what they hold."""
-
-_FIVE = [f"data_batch_{number}" for number in range(1, 6)]
-_CIFAR_VERSIONS: dict[str, dict[str, list[str]]] = {
-    "cifar10": {
-        "cifar-10-batches-py": [*_FIVE, "test_batch", "batches.meta"],
-        "cifar-10-batches-bin": [
-            *(f"{name}.bin" for name in _FIVE),
-            "test_batch.bin",
-            "batches.meta.txt",
-        ],
-    },
-    "cifar100": {
-        "cifar-100-python": ["train", "test", "meta"],
-        "cifar-100-binary": ["train.bin", "test.bin", "fine_label_names.txt"],
-    },
-}
-_CIFAR_TRAIN_IMAGES = 50_000
-
-_CUB_TABLES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
-
-_TORCHVISION_FOLDERS = {
-    "Caltech101": ("caltech101",),
-    "Country211": ("country211",),
-    "DTD": ("dtd",),
-    "EuroSAT": ("eurosat",),
-    "FGVCAircraft": ("fgvc-aircraft-2013b",),
-    "Flowers102": ("flowers-102",),
-    "Food101": ("food-101",),
-    "GTSRB": ("gtsrb",),
-    "Imagenette": ("imagenette2", "imagenette2-320", "imagenette2-160"),
-    "OxfordIIITPet": ("oxford-iiit-pet",),
-    "STL10": ("stl10_binary",),
-    "StanfordCars": ("stanford_cars",),
-    "SVHN": ("train_32x32.mat",),
-}
-"""What torchvision looks for under the folder that it calls `root`."""
 
 
 def check_files(config: TrainConfig, source: str) -> None:
@@ -91,16 +48,22 @@ def check_files(config: TrainConfig, source: str) -> None:
     """
     if config.init is not None:
         _check_weights(config.init.weights, source)
-    check = CHECKS.get(config.data.name)
-    if check is None or is_uri(getattr(config.data, "path", "")):
+    if is_in_a_store(config.data):
         return
-    num_images = check(config.data)
+    num_images = CHECKS[config.data.name](config.data)
     if num_images is not None:
         _check_amount(config, num_images, source)
 
 
+def is_in_a_store(data: DataConfig) -> bool:
+    """Whether images lie in a store and may do so: then the workers look for them."""
+    return data.name in _READ_FROM_STORES and is_remote(getattr(data, "path", ""))
+
+
 def _check_weights(weights: str, source: str) -> None:
-    if is_uri(weights) or weights.endswith((":best", ":last")):
+    from orchestrator.jobs.checkpoints import parse_pending
+
+    if is_uri(weights) or parse_pending(weights) is not None:
         return
     path = Path(weights)
     what = ""
@@ -155,124 +118,65 @@ def check_image_folder(
     from workloads.data.scan import SPLITS, check_images, scan_image_folder
 
     index = scan_image_folder(data.path, SPLITS if split is None else (split,))
+    bad: list[str] = []
     if data.check_images:
-        check_images(
+        bad = check_images(
             index.only(split) if split is not None else index,
             max_pixels=data.max_pixels,
             on_bad_image=data.on_bad_image,
             limit=_IMAGES_DECODED,
         )
-    return len(index.train)
+    return len(index.train) - sum(name.startswith("train/") for name in bad)
 
 
 def check_packed(data: PackedConfig) -> int:
     """Look for a finished pack with the wanted variant, and all its files in their sizes."""
-    from workloads.data.pack_manifest import MANIFEST, parse_manifest
+    from workloads.data.filesystem import open_filesystem
+    from workloads.data.pack_manifest import read_manifest
+    from workloads.data.pack_verify import damaged_error, find_wrong_sizes
 
-    root = _folder(data.path, "gcpctl data pack SRC DST writes one")
-    if not (root / MANIFEST).is_file():
-        raise DataError(
-            f"{root} has no {MANIFEST}, so it is no folder of packed images",
-            "gcpctl data pack SRC DST writes one; a folder of images is data.name=image_folder",
-        )
-    manifest = parse_manifest((root / MANIFEST).read_bytes(), str(root))
-    if not manifest.finished:
-        raise DataError(
-            f"the packing into {root} was not finished",
-            "run the same `gcpctl data pack` again; it goes on where it was",
-        )
-    variant = manifest.find_variant(data.variant, str(root))
-    for file in manifest.stored_files(variant.name):
-        path = root / file.path
-        size = path.stat().st_size if path.is_file() else None
-        if size != file.bytes:
-            there = "is missing" if size is None else f"has {size} bytes of {file.bytes}"
-            raise DataError(f"{path} {there}", "copy the folder again, or pack the images again")
-    skipped = sum(len(shard.skipped) for shard in manifest.shards_of("train"))
-    return sum(shard.images for shard in manifest.shards_of("train")) - skipped
+    filesystem, root = open_filesystem(data.path)
+    manifest = read_manifest(filesystem, root, data.path)
+    manifest.refuse_unusable(data.path)
+    variant = manifest.find_variant(data.variant, data.path)
+    if wrong := find_wrong_sizes(filesystem, root, manifest.stored_files(variant.name)):
+        raise damaged_error(data.path, wrong)
+    return sum(shard.images for shard in manifest.shards_of("train"))
 
 
 def check_fashion_mnist(data: FashionMnistConfig) -> int:
-    """Look for the four files, and read how many images they say they hold."""
-    hint = "Debian's package dataset-fashion-mnist has them: apt-get install "
-    hint += "dataset-fashion-mnist; or name their folder in data.path"
-    root = _folder(data.path, hint)
-    counts = {}
-    for name, dimensions in _IDX_FILES.items():
-        path = next((p for p in (root / name, root / f"{name}.gz") if p.is_file()), None)
-        if path is None:
-            raise DataError(f"{root} has neither {name} nor {name}.gz", hint)
-        counts[name] = _idx_items(path, dimensions)
-    return counts["train-images-idx3-ubyte"]
+    """Read the four files: it takes a fraction of a second."""
+    from workloads.data.fashion_mnist_files import SPLITS, read_split
 
-
-def _idx_items(path: Path, dimensions: int) -> int:
-    """Return the first dimension of an IDX file of bytes."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            header = file.read(8)
-    except (OSError, EOFError, zlib.error) as exc:
-        raise DataError(f"cannot read {path}: {exc}", "fetch it again") from None
-    if len(header) < 8 or header[:4] != bytes((0, 0, 8, dimensions)):
-        begins = header[:4].hex(" ") or "nothing"
-        raise DataError(
-            f"{path} is not an IDX file of bytes with {dimensions} dimension(s)",
-            f"it begins with {begins}",
-        )
-    return int.from_bytes(header[4:8], "big")
+    return {split: len(read_split(data.path, split)[1]) for split in SPLITS}["train"]
 
 
 def check_cifar(data: CifarConfig) -> int:
-    """Look for the files of either version, in the folder or in the archive's own below it."""
-    root = _folder(data.path, "name the folder that the archive was unpacked into")
-    versions = _CIFAR_VERSIONS[data.name]
-    best_missing: list[str] | None = None
-    for folder, names in versions.items():
-        for place in (root, root / folder):
-            missing = [name for name in names if not (place / name).is_file()]
-            if not missing:
-                return _CIFAR_TRAIN_IMAGES
-            if best_missing is None or len(missing) < len(best_missing):
-                best_missing = missing
-    missing_names = ", ".join(best_missing or [])
-    raise DataError(
-        f"{root} does not hold {data.name}: there is no {missing_names}",
-        f"expected the unpacked {' or '.join(versions)}",
-    )
+    """Read all files, one at a time: it takes a fraction of a second."""
+    from workloads.data.cifar_files import NUM_CLASSES, find_version, read_classes, read_images
+
+    num_classes = NUM_CLASSES[data.name]
+    folder, version = find_version(data.path, num_classes)
+    read_classes(folder, version, num_classes)
+    images = {
+        file: len(read_images(folder / file, version, num_classes)[1])
+        for file in (*version.train, *version.val)
+    }
+    return sum(images[file] for file in version.train)
 
 
 def check_torchvision(data: TorchvisionConfig) -> None:
-    """Look for the folder that torchvision would look for."""
-    root = _folder(data.path, "data.path is what torchvision calls root; nothing is downloaded")
-    names = _TORCHVISION_FOLDERS[data.dataset]
-    if not any((root / name).exists() for name in names):
-        raise DataError(
-            f"{root} has no {' or '.join(names)}, where torchvision looks for {data.dataset}",
-            "data.path is the folder above it; nothing is downloaded",
-        )
+    """Look for the files that torchvision would look for."""
+    from workloads.data.torchvision_layouts import find_set
+
+    find_set(data.path, data.dataset, data.train_split, data.val_split)
 
 
 def check_cub200(data: Cub200Config) -> int:
-    """Look for the tables and the images, and count those to train on."""
-    root = _folder(data.path, "name the folder that the archive was unpacked into")
-    for place in (root, root / "CUB_200_2011"):
-        missing = [name for name in _CUB_TABLES if not (place / name).is_file()]
-        if not missing and (place / "images").is_dir():
-            lines = (place / "train_test_split.txt").read_text("utf-8", "replace").splitlines()
-            return sum(line.split()[-1:] == ["1"] for line in lines)
-    raise DataError(
-        f"{root} does not hold CUB-200-2011: there is no {', '.join(missing) or 'images'}",
-        "expected the unpacked CUB_200_2011: its four tables, and the folder images",
-    )
+    """Read the tables, look for the images, and count those to train on."""
+    from workloads.data.cub200_tables import read_tables
 
-
-def _folder(path: str, hint: str) -> Path:
-    root = Path(path)
-    if root.is_dir():
-        return root
-    if root.exists():
-        raise DataError(f"{root} is a file, not a folder", hint)
-    raise DataError(f"there is no folder {root}", hint)
+    return len(read_tables(data.path).samples["train"])
 
 
 CHECKS: dict[str, Callable[[Any], int | None]] = {

@@ -1,5 +1,6 @@
 """The options of `gcpctl tune` as text: spaces and their files, schedulers, objectives."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,7 +79,7 @@ def load_space(name: str) -> SpaceFile:
     if name in known:
         path = known[name][1]
     elif "/" in name or name.endswith((".yaml", ".yml")):
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
     else:
         hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
         kinds = "KEY=choice(...), a YAML file, or the name of a space"

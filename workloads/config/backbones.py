@@ -23,6 +23,11 @@ class BackboneBase(Config):
 
     has_class_token: ClassVar[bool] = False
 
+    @property
+    def norms_last_map(self) -> bool:
+        """Whether a batch norm averages over the positions of the features."""
+        return True
+
     def num_positions(self, image_size: int) -> int | None:
         """Return the positions of the features of a square image.
 
@@ -50,6 +55,11 @@ class SmallResNetConfig(BackboneBase):
     """Residual blocks per stage; every stage after the first halves the map."""
     last_stride: Literal[1, 2] = 2
     """Stride of the last stage; 1 keeps its map twice as large (more positions to pool)."""
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the features."""
+        return self.width << (len(self.blocks) - 1)
 
     def num_positions(self, image_size: int) -> int:
         later = [2] * (len(self.blocks) - 1)
@@ -133,6 +143,10 @@ class VGGConfig(BackboneBase):
     last_pool: bool = True
     """False drops the last max-pooling: 14x14 maps at 224 px, as the GCP papers use."""
 
+    @property
+    def norms_last_map(self) -> bool:
+        return self.name == "vgg16_bn" and not self.last_pool
+
     def num_positions(self, image_size: int) -> int:
         return _square(image_size, [(2, 2, 0)] * (5 if self.last_pool else 4))
 
@@ -143,6 +157,10 @@ class AlexNetConfig(BackboneBase):
     name: Literal["alexnet"]
     last_pool: bool = True
     """False drops the last max-pooling: 13x13 maps at 224 px, as the GCP papers use."""
+
+    @property
+    def norms_last_map(self) -> bool:
+        return False
 
     def num_positions(self, image_size: int) -> int:
         last: list[Window] = [(3, 2, 0)] if self.last_pool else []
@@ -191,6 +209,10 @@ class DeiTConfig(BackboneBase):
             )
         return self
 
+    @property
+    def norms_last_map(self) -> bool:
+        return False
+
     def num_positions(self, image_size: int) -> int:
         return (image_size // self.patch_size) ** 2 if image_size == self.image_size else 0
 
@@ -204,6 +226,10 @@ class SwinConfig(BackboneBase):
     name: Literal["swin_tiny"]
     drop_path: float = Field(default=0.2, ge=0, lt=1)
     """Rate of stochastic depth at the last block."""
+
+    @property
+    def norms_last_map(self) -> bool:
+        return False
 
     def num_positions(self, image_size: int) -> int:
         return _square(image_size, [(4, 4, 0), *[(1, 2, 0)] * 3])
@@ -222,6 +248,10 @@ class SoTConfig(BackboneBase):
     its paper calls DeiT; `sot` those of SoT's (12 / 14 / 24 blocks, 240 / 384 / 528 wide)."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Rate of stochastic depth at the last block; 0.1 in the published recipe."""
+
+    @property
+    def norms_last_map(self) -> bool:
+        return False
 
     def num_positions(self, image_size: int) -> int:
         return (image_size // 16) ** 2 if image_size == self.image_size else 0

@@ -1,6 +1,7 @@
 """How a global batch is shared out among workers."""
 
 from workloads.config.errors import ConfigError, Problem
+from workloads.config.train import TrainConfig
 
 
 def batch_size_per_worker(
@@ -75,3 +76,36 @@ def count_parts(share: int, most: int | None, source: str, *, in_pairs: bool = F
     units = share // unit
     fitting = units if most is None else most // unit
     return next(n for n in range(1, units + 1) if units % n == 0 and units // n <= fitting)
+
+
+def refuse_lone_values(config: TrainConfig, at_once: int, source: str) -> None:
+    """Refuse to train a batch norm on one value of each channel, of which there is no variance.
+
+    Args:
+        config: The training.
+        at_once: Fewest images that a worker computes at once.
+        source: The file or command line to name.
+
+    Raises:
+        ConfigError: Images are computed one by one, and the backbone leaves one position of each.
+    """
+    size = min(step.size for step in config.progressive) if config.progressive else 0
+    positions = config.model.num_positions(size or config.images.size)
+    if at_once > 1 or positions != 1 or not _trains_last_norm(config):
+        return
+    message = (
+        f"a worker computes 1 image at once, and {config.model.backbone.name} leaves 1 position of "
+        f"it: batch norm needs more than one value of each channel"
+    )
+    hint = "larger images, fewer workers, or a larger batch or compute.max_images_per_worker"
+    raise ConfigError(source, [Problem("global_batch_size", message, hint)])
+
+
+def _trains_last_norm(config: TrainConfig) -> bool:
+    """Whether batch norms that see the features, or their reduction, use statistics of a batch."""
+    model, freeze = config.model, config.freeze
+    still = set(freeze.parts) if freeze is not None and freeze.until_epoch is None else set()
+    reduces = model.head.reduced_channels is not None and not model.uses_class_token_only
+    return (model.backbone.norms_last_map and "features" not in still) or (
+        reduces and "reduction" not in still
+    )

@@ -31,6 +31,8 @@ class SourceBase(Config):
     in_channels: ClassVar[int] = 3
     num_classes: ClassVar[int | None] = None
     """Where the source's name says it; None where only the images do."""
+    white: ClassVar[int] = 255
+    """The byte that stands for white."""
     usual_images: ClassVar[ImagesConfig] = ImagesConfig()
     usual_augment: ClassVar[AugmentConfig] = _FOLDER_AUGMENT
     moved_keys = {  # noqa: RUF012 - a ClassVar of the base
@@ -61,6 +63,7 @@ class DigitsConfig(SourceBase):
 
     in_channels: ClassVar[int] = 1
     num_classes: ClassVar[int | None] = 10
+    white: ClassVar[int] = 16
     usual_images: ClassVar[ImagesConfig] = _as_it_is(8, (0.3053,), (0.3760,))
     usual_augment: ClassVar[AugmentConfig] = AugmentConfig(
         crop=PadCropConfig(name="pad_crop", padding=1)
@@ -189,6 +192,14 @@ SOURCE_CONFIGS: dict[str, type[SourceBase]] = {
     "torchvision": TorchvisionConfig,
     "cub200": Cub200Config,
 }
+
+
+_NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "cub200": 200}
+
+
+def known_num_classes(data: SourceBase) -> int | None:
+    """Return how many classes a source has, where its name says it."""
+    return data.num_classes or _NUM_CLASSES.get(getattr(data, "name", ""))
 
 
 def fill_usual(document: dict[str, Any], *, sections: tuple[str, ...]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Place:
     def bounds(self) -> str:
         """Return `>= 1 and < 10`."""
         found = [
-            f"{sign} {getattr(rule, name):g}"
+            f"{sign} {_number(getattr(rule, name))}"
             for name, sign in _BOUNDS
             for rule in self.rules
             if getattr(rule, name, None) is not None
@@ -47,6 +47,11 @@ class Place:
     def literals(self) -> list[Any]:
         """Return the values that may stand there, where they can be listed."""
         return [value for m in members(self.annotation) for value in typing.get_args(m)]
+
+
+def _number(bound: float) -> str:
+    """Return a bound as a person writes it; a large whole number to its last digit."""
+    return str(int(bound)) if float(bound).is_integer() else f"{bound:g}"
 
 
 def members(annotation: Any) -> tuple[Any, ...]:

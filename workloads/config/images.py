@@ -30,9 +30,9 @@ class ImagesConfig(Config):
     mean: Channels = IMAGENET_MEAN
     """Subtracted from pixels scaled to [0, 1]; one number, or one per channel."""
     std: Annotated[
-        tuple[Annotated[float, Field(gt=0.0, le=10.0)], ...], Field(min_length=1, max_length=4)
+        tuple[Annotated[float, Field(ge=1e-4, le=10.0)], ...], Field(min_length=1, max_length=4)
     ] = IMAGENET_STD
-    """What the difference is divided by."""
+    """What the difference is divided by; a fraction of a grey level would leave no finite loss."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "ImagesConfig":
@@ -125,6 +125,12 @@ class ErasingConfig(Config):
     """Height over width is drawn from [min_ratio, 1 / min_ratio], uniformly in its logarithm."""
     fill: Literal["noise", "mean"] = "noise"
     """Each pixel normal with the images' mean and deviation, or the mean itself."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ErasingConfig":
+        if self.min_area > self.max_area:
+            raise ValueError(f"min_area ({self.min_area:g}) is above max_area ({self.max_area:g})")
+        return self
 
 
 class AugmentConfig(Config):

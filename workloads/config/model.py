@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from workloads.config.backbones import BackboneConfig, SmallResNetConfig
 from workloads.config.base import Config
@@ -48,11 +48,29 @@ class ModelConfig(Config):
         return self.backbone.num_positions(image_size)
 
     @property
+    def uses_class_token_only(self) -> bool:
+        """Whether nothing is reduced and pooled: a class token has a classifier of its own."""
+        return self.head.class_token == "only" and self.backbone.has_class_token
+
+    @property
     def min_positions(self) -> int:
         """Positions without which the pooling has nothing to pool; 0 if the network has none."""
-        if self.head.class_token == "only" and self.backbone.has_class_token:
+        if self.uses_class_token_only:
             return 0
         return self.head.pooling.min_positions
+
+    @model_validator(mode="after")
+    def _values_are_there(self) -> "ModelConfig":
+        """A matrix has as many singular values as channels."""
+        channels = self.head.reduced_channels
+        if channels is None and isinstance(self.backbone, SmallResNetConfig):
+            channels = self.backbone.out_channels  # all others have more than can be asked for
+        wanted = getattr(self.head.pooling, "num_values", 1)
+        if channels is not None and wanted > channels:
+            raise ValueError(
+                f"head.pooling.num_values ({wanted}) is more than the {channels} channels pooled"
+            )
+        return self
 
     def settings_without_effect(self) -> list[str]:
         """Name the settings that were changed although others make them void."""

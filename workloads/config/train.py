@@ -2,11 +2,11 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from workloads.config.backbones import BackboneBase
 from workloads.config.base import Config
-from workloads.config.data import DataConfig, DigitsConfig, fill_usual
+from workloads.config.data import DataConfig, DigitsConfig, fill_usual, known_num_classes
 from workloads.config.images import AugmentConfig, ImagesConfig, MixConfig
 from workloads.config.model import ModelConfig
 from workloads.config.optim import OptimConfig, Part, SgdConfig
@@ -69,6 +69,13 @@ class InitConfig(Config):
     the cluster's nodes see it; or a job of the cluster: `JOB`, `JOB:best`, `JOB:last`."""
     classifier: Literal["auto", "keep", "new"] = "auto"
     """Take the file's classifier, or draw a new one; `auto` draws one where it does not fit."""
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_are_said(cls, weights: str) -> str:
+        if not weights.strip():
+            raise ValueError("must not be empty")
+        return weights
 
 
 class EarlyStoppingConfig(Config):
@@ -181,6 +188,10 @@ class TrainConfig(Config):
         sizes = [step.size for step in self.progressive if step.from_epoch <= epoch]
         return sizes[-1] if sizes else self.images.size
 
+    def image_sizes(self) -> list[int]:
+        """Return the sides of all images that the network sees, ascending."""
+        return sorted({self.images.size, *(step.size for step in self.progressive)})
+
     @model_validator(mode="after")
     def _warmup_fits(self) -> "TrainConfig":
         if self.schedule.warmup_epochs >= self.epochs:
@@ -204,6 +215,12 @@ class TrainConfig(Config):
                 f"images.mean and std have {mean} numbers; images of {self.data.name} have "
                 f"{channels} channel{'s'[: channels > 1]}"
             )
+        for name in ("color_jitter", "rand_augment"):
+            if getattr(self.augment, name) is not None and self.data.white != 255:
+                raise ValueError(
+                    f"augment.{name} takes pixels from 0 to 255, and those of {self.data.name} go "
+                    f"to {self.data.white}; leave it out: augment.{name}=null"
+                )
         starts = [step.from_epoch for step in self.progressive]
         if starts and (starts[0] != 0 or starts != sorted(set(starts))):
             raise ValueError(f"progressive begins at epoch 0 and ascends; got from_epoch {starts}")
@@ -213,6 +230,9 @@ class TrainConfig(Config):
             raise ValueError(
                 f"mix blends pairs of images, and global_batch_size {self.global_batch_size} is odd"
             )
+        classes = known_num_classes(self.data)
+        if classes is not None and self.label_smoothing_over == "others":
+            check_smoothing_over_others(self.label_smoothing, classes)
         with_weights = self._parts_with_weights()
         frozen = set(self.freeze.parts) if self.freeze is not None else set[str]()
         if frozen >= with_weights:
@@ -236,6 +256,8 @@ class TrainConfig(Config):
         """Return the parts of the network that have anything to train."""
         head = self.model.head
         parts = {"features", "classifier"}
+        if self.model.uses_class_token_only:
+            return parts
         if head.reduced_channels is not None:
             parts.add("reduction")
         if head.pooling is not None and head.pooling.has_weights:
@@ -260,16 +282,34 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _features_have_positions(self) -> "TrainConfig":
         """One position has no variance: its covariance is zero, and nothing would be learnt."""
-        for size in sorted({self.images.size, *(step.size for step in self.progressive)}):
+        for size in self.image_sizes():
             check_positions(self.model, size)
         return self
 
 
-def check_positions(model: ModelConfig, size: int) -> None:
-    """Raise ValueError unless square images of `size` pixels leave something to pool."""
+def check_smoothing_over_others(smoothing: float, num_classes: int) -> None:
+    """Raise ValueError if a part of the label would leave it less than another class gets."""
+    most = (num_classes - 1) / num_classes
+    if smoothing > most:
+        raise ValueError(
+            f"label_smoothing ({smoothing:g}): of {num_classes} classes at most {most:g} can go to "
+            "the others, or one of them would outweigh the label; label_smoothing_over=all takes "
+            "more"
+        )
+
+
+def check_positions(model: ModelConfig, size: int, found: int | None = None) -> None:
+    """Raise ValueError unless square images of `size` pixels leave something to pool.
+
+    Args:
+        model: The network.
+        size: Side of the images.
+        found: Positions that were counted, for a backbone whose config does not tell them.
+    """
     positions, backbone = model.num_positions(size), model.backbone
-    options = backbone.model_dump(mode="json", exclude={"name"})
-    shape = "".join(f", {name} {value}" for name, value in options.items()).lstrip(", ")
+    positions = found if positions is None else positions
+    options = backbone.model_dump(mode="json", exclude={"name"}, exclude_none=True)
+    shape = ", ".join(f"{name} {_as_written(value)}" for name, value in options.items())
     after = f"{backbone.name} ({shape})" if shape else backbone.name
     pooling = model.head.pooling
     settings = _settings_that_help(backbone, size, needed=model.min_positions)
@@ -299,8 +339,13 @@ def _settings_that_help(backbone: BackboneBase, image_size: int, *, needed: int)
         except ValidationError:  # a size that the patches do not divide
             continue
         if (changed.num_positions(image_size) or 0) >= needed:
-            found.append(f"{key} {str(value).lower()}")
+            found.append(f"{key} {_as_written(value)}")
     return found
+
+
+def _as_written(value: Any) -> str:
+    """Return a setting's value as a recipe has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _one_of(choices: list[str]) -> str:

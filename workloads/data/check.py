@@ -10,6 +10,7 @@ from workloads.data.check_pack import check_packed
 from workloads.data.check_report import CheckReport
 from workloads.data.filesystem import open_filesystem
 from workloads.data.pack_manifest import is_packed
+from workloads.data.scan import SPLITS
 
 
 def check_data(
@@ -28,7 +29,11 @@ def check_data(
         DataError: If there is no such folder, or the pack is unfinished.
         OSError: The storage failed.
     """
+    from pyarrow import fs
+
     filesystem, root = open_filesystem(path)
-    if is_packed(filesystem, root):
+    of_splits = filesystem.get_file_info([f"{root}/{split}" for split in SPLITS])
+    has_split = any(info.type == fs.FileType.Directory for info in of_splits)
+    if is_packed(filesystem, root) and not has_split:  # others call their files manifest.json, too
         return check_packed(filesystem, root, path, progress)
     return check_folder(filesystem, root, path, workers, max_pixels, progress)

@@ -16,11 +16,11 @@ from workloads.data.check_report import (
     in_order_of_level,
     size_range_of,
 )
-from workloads.data.errors import DataError
+from workloads.data.errors import DataError, printable
 from workloads.data.filesystem import explained, open_filesystem, read_file
 from workloads.data.image_facts import ImageFacts, Trait, image_facts
 from workloads.data.processes import Tick, in_processes
-from workloads.data.scan import EXTENSIONS, SPLITS, refuse_odd_name
+from workloads.data.scan import EXTENSIONS, SPLITS, leads_nowhere, refuse_odd_name
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -103,7 +103,8 @@ def _look(chunk: tuple[str, tuple[str, ...], int], tick: Tick) -> dict[str, Imag
             data = read_file(filesystem, f"{root}/{name}", name)
             found[name] = image_facts(data, name, max_pixels)
         except DataError as error:  # this one file is gone, or may not be read
-            found[name] = ImageFacts(b"", error.message)
+            reason = error.message.removeprefix(f"{printable(name)}: ")
+            found[name] = ImageFacts(b"", reason)
         tick()
     return found
 
@@ -116,6 +117,7 @@ def _list_images(
         found = list(_entries(filesystem, root))
     counts: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
     images: list[_Listed] = []
+    dead_links: list[str] = []
     passed_over: list[str] = []
     other_folders: list[str] = []
     for name, is_folder, size in found:
@@ -124,20 +126,25 @@ def _list_images(
             continue
         if split not in SPLITS:
             if is_folder and not inner:
-                other_folders.append(_shown(split))
+                other_folders.append(split)
         elif is_folder and len(inner) == 1:
             refuse_odd_name(name)
             counts[split].setdefault(inner[0], 0)
+        elif size is None and len(inner) < 2:
+            dead_links.append(name)
         elif not is_folder:
             if len(inner) < 2 or not name.lower().endswith(EXTENSIONS):
-                passed_over.append(_shown(name))
+                passed_over.append(name)
                 continue
             counts[split][inner[0]] = counts[split].get(inner[0], 0) + 1
             refuse_odd_name(name)
-            images.append(_Listed(name, split, inner[0], size))
+            images.append(_Listed(name, split, inner[0], size or 0))
     images.sort(key=lambda image: (image.split, image.label, image.name))
     counts = {split: dict(sorted(of_class.items())) for split, of_class in counts.items()}
     findings = []
+    if dead_links:
+        text = "lead nowhere; mend or remove them"
+        findings.append(finding_about("problem", "dead_link", sorted(dead_links), text, "link"))
     if passed_over:
         findings.append(
             finding_about(
@@ -156,13 +163,8 @@ def _list_images(
     return images, counts, findings
 
 
-def _shown(name: str) -> str:
-    """Return a name that can be printed, whatever its bytes are."""
-    return name.encode("utf-8", "replace").decode()
-
-
-def _entries(filesystem: "fs.FileSystem", root: str) -> Iterator[tuple[str, bool, int]]:
-    """Yield the name, whether it is a folder, and the size of everything below `root`."""
+def _entries(filesystem: "fs.FileSystem", root: str) -> Iterator[tuple[str, bool, int | None]]:
+    """Yield name, whether it is a folder, and size of all below `root`; None for a dead link."""
     from pyarrow import fs
 
     if isinstance(filesystem, fs.LocalFileSystem):
@@ -173,13 +175,15 @@ def _entries(filesystem: "fs.FileSystem", root: str) -> Iterator[tuple[str, bool
         yield name, info.type == fs.FileType.Directory, info.size or 0
 
 
-def _local_entries(root: str, below: str) -> Iterator[tuple[str, bool, int]]:
+def _local_entries(root: str, below: str) -> Iterator[tuple[str, bool, int | None]]:
     """Follow links as training does: to splits and classes, and not to folders inside a class."""
     with os.scandir(os.path.join(root, below)) as entries:
         for entry in entries:
             name = f"{below}{entry.name}"
             is_linked = name.count("/") > 1 and entry.is_symlink()
-            if entry.is_dir() and not is_linked:
+            if leads_nowhere(entry):
+                yield name, False, None
+            elif entry.is_dir() and not is_linked:
                 yield name, True, 0
                 if not entry.name.startswith(".") and name.split("/")[0] in SPLITS:
                     yield from _local_entries(root, f"{name}/")

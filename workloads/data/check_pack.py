@@ -22,7 +22,6 @@ from workloads.data.pack_verify import (
     find_damaged,
     find_wrong_sizes,
     read_indexes,
-    refuse_unfinished,
 )
 from workloads.data.scan import SPLITS
 
@@ -35,7 +34,7 @@ def check_packed(
 ) -> CheckReport:
     begin = time.monotonic()
     manifest = read_manifest(filesystem, root, path)
-    refuse_unfinished(manifest, path)
+    manifest.refuse_unusable(path)
     files = manifest.stored_files()
     done = 0
 
@@ -83,7 +82,8 @@ def _look_into_pack(
     heights: list[int] = []
     for split in SPLITS:
         shards = manifest.shards_of("train" if split == "train" else "val")
-        rows = read_indexes(filesystem, root, variant, shards).to_pydict()
+        found = read_indexes(filesystem, root, variant, shards, len(manifest.classes))
+        rows = found.to_pydict()
         labels = [manifest.classes[label] for label in rows["label"]]
         numbers = Counter(labels)
         counts[split] = {name: numbers[name] for name in manifest.classes}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from workloads.config.errors import did_you_mean
+from workloads.data.errors import printable
 from workloads.data.scan import SPLITS
 
 Level = Literal["problem", "warning", "note"]
@@ -83,6 +84,10 @@ def class_findings(counts: dict[str, dict[str, int]]) -> list[Finding]:
             if alone:
                 text = f"are not in {split}"
                 findings.append(finding_about("problem", "class_mismatch", named, text, "class"))
+    if len(train | val) == 1:
+        (name,) = map(printable, train | val)
+        text = f"there is one class only, {name}; it takes two to tell apart"
+        findings.append(Finding("problem", "one_class", text, 1))
     few = [f"{name}: {n}" for name, n in counts["train"].items() if 0 < n < FEW_IMAGES]
     if few:
         text = f"have fewer than {FEW_IMAGES} training images"
@@ -124,13 +129,20 @@ def finding_about(
     count = len(examples)
     noun = what if count == 1 else {"class": "classes"}.get(what, f"{what}s")
     sentence = f"{count:,} {noun} {_singular(text) if count == 1 else text}"
-    return Finding(level, kind, sentence, count, list(examples[:_MOST_EXAMPLES]))
+    shown = [printable(example) for example in examples[:_MOST_EXAMPLES]]
+    return Finding(level, kind, sentence, count, shown)
 
 
 def _singular(text: str) -> str:
     verb, _, rest = text.partition(" ")
-    verb = {"are": "is", "have": "has", "hold": "holds", "were": "was"}.get(verb, verb)
-    return f"{verb} {rest}".replace(" their ", " its ").replace("they are", "it is")
+    verb = {"are": "is", "have": "has", "hold": "holds", "lead": "leads", "were": "was"}.get(
+        verb, verb
+    )
+    return (
+        f"{verb} {rest}".replace(" their ", " its ")
+        .replace("they are", "it is")
+        .replace(" them", " it")
+    )
 
 
 def size_range_of(widths: Sequence[int], heights: Sequence[int]) -> dict[str, list[int]]:

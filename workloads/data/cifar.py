@@ -1,7 +1,6 @@
 """CIFAR-10 and CIFAR-100 in memory."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,15 +18,15 @@ def build_cifar10(*, path: str, peers: Peers = ALONE) -> SourceImages:
         DataError: If files are missing, cut short, or not what their names say.
         OSError: The storage failed.
     """
-    return _build(Path(path), NUM_CLASSES["cifar10"])
+    return _build(path, NUM_CLASSES["cifar10"])
 
 
 def build_cifar100(*, path: str, peers: Peers = ALONE) -> SourceImages:
     """Read CIFAR-100 with its 100 fine classes; otherwise as `build_cifar10`."""
-    return _build(Path(path), NUM_CLASSES["cifar100"])
+    return _build(path, NUM_CLASSES["cifar100"])
 
 
-def _build(path: Path, num_classes: int) -> SourceImages:
+def _build(path: str, num_classes: int) -> SourceImages:
     folder, version = find_version(path, num_classes)
     classes = read_classes(folder, version, num_classes)
     digest = hashlib.sha256()

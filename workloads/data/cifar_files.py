@@ -6,6 +6,7 @@ one (`cifar-10-batches-bin`, `cifar-100-binary`), where each image is one or two
 """
 
 import io
+import os
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workloads.data.errors import DataError
-from workloads.data.files import BAD_ITSELF
+from workloads.data.files import local_folder, read_local
 
 Bytes = NDArray[np.uint8]
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
@@ -67,25 +68,37 @@ _VERSIONS = {
 }
 
 
-def find_version(path: Path, num_classes: int) -> tuple[Path, Version]:
-    """Return the folder that has all files of a version, and the version."""
+def find_version(path: str | os.PathLike[str], num_classes: int) -> tuple[Path, Version]:
+    """Return the folder that has all files of a version, and the version.
+
+    Where there are several, the first that is whole counts.
+
+    Raises:
+        DataError: None is whole; names what is missing of the one that is nearest to it.
+    """
     versions = _VERSIONS[num_classes]
-    if not path.is_dir():
-        raise DataError(f"there is no folder {path}", "the path must exist on every node")
+    path = local_folder(path, "name the folder that the archive was unpacked into")
+    nearest: tuple[list[str], Path] | None = None
     for version in versions:
         for folder in (path, path / version.folder):
             names = (*version.train, *version.val, version.classes[0])
             missing = [name for name in names if not (folder / name).is_file()]
             if not missing:
                 return folder, version
-            if len(missing) < len(names) or (folder.name == version.folder and folder.is_dir()):
-                raise DataError(
-                    f"{folder} lacks {', '.join(missing)} of CIFAR-{num_classes}",
-                    "unpack the archive again",
-                )
+            if (
+                len(missing) < len(names) or (folder.name == version.folder and folder.is_dir())
+            ) and (nearest is None or len(missing) < len(nearest[0])):
+                nearest = missing, folder
+    if nearest is not None:
+        raise DataError(
+            f"{nearest[1]} lacks {', '.join(nearest[0])} of CIFAR-{num_classes}",
+            "unpack the archive again",
+        )
     known = " or ".join(version.folder for version in versions)
     raise DataError(
-        f"{path} is not CIFAR-{num_classes}", f"expected the folder {known}, or the one above it"
+        f"{path} does not hold CIFAR-{num_classes}",
+        f"expected the folder {known}, or the one above it; for CIFAR-{110 - num_classes}: "
+        f"data.name=cifar{110 - num_classes}",
     )
 
 
@@ -131,6 +144,8 @@ def read_images(file: Path, version: Version, num_classes: int) -> tuple[Bytes, 
                 "unpack the archive again",
             )
         pixels, labels = given, numbers
+    if not len(labels):
+        raise DataError(f"{file} holds no images", "unpack the archive again")
     if labels.max(initial=0) >= num_classes:
         raise DataError(f"{file}: a label is {labels.max()}", f"allowed: 0 to {num_classes - 1}")
     return pixels, labels
@@ -145,12 +160,7 @@ def _as_bytes(labels: Any) -> Bytes | None:
 
 
 def _bytes_of(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        if error.errno not in BAD_ITSELF:
-            raise
-        raise DataError(f"{file}: {error.strerror or error}") from None
+    return read_local(file, str(file))
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -72,14 +72,14 @@ def _of_cifar(data: CifarConfig, split: Split) -> list[str]:
     from workloads.data.cifar_files import NUM_CLASSES, find_version, read_classes
 
     num_classes = NUM_CLASSES[data.name]
-    folder, version = find_version(Path(data.path), num_classes)
+    folder, version = find_version(data.path, num_classes)
     return read_classes(folder, version, num_classes)
 
 
 def _of_cub200(data: Cub200Config, split: Split) -> list[str]:
     from workloads.data.cub200_tables import CLASSES, find_root, read_table
 
-    return list(read_table(find_root(Path(data.path)) / CLASSES).values())
+    return list(read_table(find_root(data.path) / CLASSES).values())
 
 
 _READERS: dict[str, Callable[[Any, Split], list[str]]] = {

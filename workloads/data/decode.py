@@ -82,6 +82,7 @@ def _is_turned(data: bytes | memoryview) -> bool:
 def _decode_any(data: bytes | memoryview, name: str, max_pixels: int, channels: int) -> Pixels:
     from PIL import Image, UnidentifiedImageError
 
+    Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit, asked before any pixel is read
     try:
         with Image.open(io.BytesIO(data)) as image:
             _refuse_large(*image.size, name, max_pixels)

@@ -7,12 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from workloads.data.errors import DataError
+from workloads.data.errors import DataError, printable
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-BAD_ITSELF = frozenset({None, errno.ENOENT, errno.EACCES, errno.EISDIR})
+BAD_ITSELF = frozenset(
+    {
+        None,
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    }
+)
 """What the system says of a file or folder that is bad itself.
 
 Any other number is of the storage or the machine, and no reason to leave an image out."""
@@ -43,14 +53,57 @@ def read_regular_file(path: Path) -> bytes:
     """Return all bytes of a file; a pipe by the name of an image is refused, not waited for.
 
     Raises:
-        DataError: It is a pipe, a device or a folder.
-        OSError: It cannot be opened or read.
+        OSError: It cannot be opened or read, or is a pipe, a device or a folder.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise DataError(f"{path}: is no regular file")
+            raise OSError("is no regular file")
         return file.read()
+
+
+def read_local(path: Path, name: str) -> bytes:
+    """Return all bytes of a file of this machine, called `name` in errors.
+
+    Raises:
+        DataError: It is not there, cannot be opened, or is no regular file.
+        OSError: The storage failed.
+    """
+    try:
+        return read_regular_file(path)
+    except ValueError:  # a NUL in the name
+        raise DataError(f"{name}: no file can be called so") from None
+    except OSError as error:
+        if error.errno not in BAD_ITSELF:
+            raise
+        raise DataError(f"{name}: {error.strerror or error}") from None
+
+
+def local_folder(path: str | os.PathLike[str], hint: str) -> Path:
+    """Return a folder of this machine, by its path or `file://`.
+
+    Raises:
+        DataError: There is no such folder, or it lies in a store; with `hint`.
+        OSError: The storage failed.
+    """
+    from workloads.data.filesystem import is_remote, local_path
+
+    if is_remote(path):
+        raise DataError(
+            f"{os.fspath(path)} is in a store, and this source is read from a local folder only",
+            "copy it to a folder that every node sees; image_folder and packed read from stores",
+        )
+    root = Path(local_path(path))
+    try:
+        if stat.S_ISDIR(root.stat().st_mode):
+            return root
+    except (FileNotFoundError, ValueError):
+        raise DataError(f"there is no folder {root}", hint) from None
+    except OSError as error:
+        if error.errno not in BAD_ITSELF:
+            raise
+        raise DataError(f"there is no folder {root}: {error.strerror or error}", hint) from None
+    raise DataError(f"{root} is a file, not a folder", hint)
 
 
 @dataclass(frozen=True)
@@ -61,13 +114,7 @@ class LocalFiles:
 
     def read(self, name: str) -> bytes:
         """Return all bytes of a file."""
-        try:
-            return read_regular_file(self.path / name)
-        except OSError as error:
-            if error.errno not in BAD_ITSELF:
-                raise
-            reason = error.strerror or str(error)
-            raise DataError(f"{self.path / name}: {reason}") from None
+        return read_local(self.path / name, self.where(name))
 
     def size(self, name: str) -> int:
         """Return a file's size in bytes."""
@@ -75,7 +122,7 @@ class LocalFiles:
 
     def where(self, name: str) -> str:
         """Return the full path of a file or folder."""
-        return str(self.path / name)
+        return printable(str(self.path / name))
 
 
 @dataclass(frozen=True)
@@ -108,7 +155,7 @@ class StoredFiles:
 
     def where(self, name: str) -> str:
         """Return the full path of a file or folder."""
-        return f"{self.uri.rstrip('/')}/{name}"
+        return printable(f"{self.uri.rstrip('/')}/{name}")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"uri": self.uri, "sizes": self.sizes, "_opened": {}}

@@ -11,11 +11,13 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from workloads.config.errors import did_you_mean
 from workloads.data.errors import DataError
+from workloads.data.files import read_local
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -99,7 +101,7 @@ def open_filesystem(path: str | os.PathLike[str]) -> "tuple[fs.FileSystem, str]"
         kind = filesystem.get_file_info(root).type
     if kind == fs.FileType.NotFound:
         raise DataError(f"there is no folder {text}", _where(text))
-    if kind == fs.FileType.File:
+    if kind != fs.FileType.Directory:
         raise DataError(f"{text} is a file, not a folder")
     return filesystem, root
 
@@ -127,6 +129,8 @@ def list_files(filesystem: "fs.FileSystem", folder: str) -> "list[fs.FileInfo]":
 
     with explained(folder):
         selector = fs.FileSelector(folder, allow_not_found=True, recursive=True)
+        if filesystem.get_file_info(folder).type == fs.FileType.File:
+            return []
         found = filesystem.get_file_info(selector)
     return sorted((i for i in found if i.type == fs.FileType.File), key=lambda i: i.path)
 
@@ -138,6 +142,10 @@ def read_file(filesystem: "fs.FileSystem", path: str, name: str | None = None) -
         DataError: If it is not there or access is refused.
         StorageError: If the store does not answer.
     """
+    from pyarrow import fs
+
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return read_local(Path(path), name or path)
     with explained(name or path), filesystem.open_input_file(path) as file:
         return file.read()  # type: ignore[no-any-return]
 
@@ -151,11 +159,13 @@ def explained(path: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise DataError(f"there is no file {path}", _where(path)) from None
-    except PermissionError as error:
+    except (PermissionError, NotADirectoryError) as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:  # pyarrow.ArrowInvalid
         raise DataError(f"cannot use {path}: {_first_line(error)}") from None
     except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise DataError(f"cannot use {path}: {os.strerror(error.errno)}") from None
         if error.errno is not None:
             raise
         text = str(error)

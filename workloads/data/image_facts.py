@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import simplejpeg
 
 from workloads.data.decode import decode_image
-from workloads.data.errors import DataError
+from workloads.data.errors import DataError, printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,9 +68,10 @@ def image_facts(data: bytes, name: str, max_pixels: int) -> ImageFacts:
                 traits += _traits_of_opened(data)[2]
         else:
             kind, size, traits = _traits_of_opened(data)
-            decode_image(data, name=name, max_pixels=max_pixels)
+            decode_image(data, name=printable(name), max_pixels=max_pixels)
     except DataError as error:
-        return ImageFacts(digest, error.message.removeprefix(f"{name}: "), size, tuple(traits))
+        reason = error.message.removeprefix(f"{printable(name)}: ")
+        return ImageFacts(digest, reason, size, tuple(traits))
     if name.rpartition(".")[2].lower() not in _EXTENSIONS.get(kind, ()):
         traits.append("wrong extension")
     return ImageFacts(digest, "", size, tuple(dict.fromkeys(traits)))
@@ -94,6 +95,7 @@ def _traits_of_opened(data: bytes) -> tuple[str, tuple[int, int] | None, list[Tr
     """Return the format, the size and what Pillow says of a file without decoding it."""
     from PIL import Image
 
+    Image.MAX_IMAGE_PIXELS = None  # decoding has a limit of its own
     try:
         with Image.open(io.BytesIO(data)) as image:
             return str(image.format), image.size, _traits(image, data)

@@ -28,7 +28,7 @@ from workloads.data.pack_shard import (
     pack_shard,
 )
 from workloads.data.processes import in_processes
-from workloads.data.scan import FolderIndex, refuse_odd_name, scan_image_folder, size_of
+from workloads.data.scan import SPLITS, FolderIndex, scan_image_folder, size_of
 
 _SAMPLED = 24
 _MARGIN = 1.05
@@ -72,9 +72,10 @@ def pack_images(
             f"{target}: packs are written to a local folder",
             "pack to a local folder and copy it with the store's own tool; training reads it there",
         )
+    folder = Path(local_path(target)).absolute()
+    _refuse_inside(folder, source)
     index = scan_image_folder(source)
     splits = _with_sizes(index)
-    folder = Path(local_path(target)).absolute()
     with _locked(folder):
         pack = PackFolder(source, folder, options, index, splits)
         pack.prepare(overwrite=overwrite)
@@ -104,28 +105,31 @@ def _run(
 
 
 def _with_sizes(index: FolderIndex) -> dict[Split, list[SourceImage]]:
-    """Return the images of both splits with their sizes in bytes.
-
-    Raises:
-        DataError: If a name cannot be stored.
-    """
+    """Return the images of both splits with their sizes in bytes."""
     samples: dict[Split, list[tuple[str, int]]] = {"train": index.train, "val": index.val}
-    names = [name for split in samples.values() for name, _ in split]
-    for name in names:
-        refuse_odd_name(name)
     return {
         split: [(name, label, size_of(index.files, name)) for name, label in part]
         for split, part in samples.items()
     }
 
 
+def _refuse_inside(folder: Path, source: str) -> None:
+    """Refuse to write among the images, where a pack would be taken for a class."""
+    if is_remote(source):
+        return
+    root = Path(local_path(source)).absolute()
+    for split in SPLITS:
+        if folder.is_relative_to(root / split):
+            raise DataError(f"{folder} lies among the images of {root}", "choose another folder")
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Keep a second run out of the folder; a run that was killed does not."""
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file, not a folder")
     lock = filelock.FileLock(folder / LOCK)
     try:
+        if folder.exists() and not folder.is_dir():
+            raise DataError(f"{folder} is a file, not a folder")
         durable.make_folder(folder)
         lock.acquire(blocking=False)
     except filelock.Timeout:

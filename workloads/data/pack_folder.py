@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from workloads import durable
-from workloads.data.errors import DataError
+from workloads.data.errors import DataError, printable
 from workloads.data.filesystem import is_remote, local_path
 from workloads.data.pack_manifest import (
     MANIFEST,
@@ -91,6 +91,8 @@ class PackFolder:
         if earlier is None or not earlier.finished:
             durable.write_file(self._folder / MANIFEST, manifest_bytes(self._manifest))
         for variant in self._manifest.variant_names():
+            if (self._folder / variant).is_file():
+                raise DataError(f"{self._folder / variant} is a file", "remove it")
             durable.make_folder(self._folder / variant)
         durable.make_folder(self._folder / _RECORDS)
 
@@ -202,7 +204,7 @@ class PackFolder:
 
 
 def _bad_images_error(bad: dict[str, str], images: int, source: str) -> DataError:
-    shown = "".join(f"\n  {name}: {why}" for name, why in list(bad.items())[:20])
+    shown = "".join(f"\n  {printable(name)}: {why}" for name, why in list(bad.items())[:20])
     more = f"\n  and {len(bad) - 20} more" if len(bad) > 20 else ""
     return DataError(
         f"{len(bad)} of {images:,} images in {source} cannot be used:{shown}{more}",

@@ -139,10 +139,26 @@ class Manifest(Config):
 
     @model_validator(mode="after")
     def _shards_have_every_variant(self) -> "Manifest":
-        names = sorted(self.variant_names())
         for shard in self.shards:
-            if sorted(shard.files) != names:
-                raise ValueError(f"shard {shard.split}-{shard.number:05d} is not in every variant")
+            stem = f"{shard.split}-{shard.number:05d}"
+            if sorted(shard.files) != sorted(self.variant_names()):
+                raise ValueError(f"shard {stem} is not in every variant")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_twice_or_left_out(self) -> "Manifest":
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("a class is named twice")
+        paths = [file.path for file in self.stored_files()]
+        if len(set(paths)) < len(paths):
+            raise ValueError("a file belongs to two shards")
+        for split in ("train", "val"):
+            numbers = [shard.number for shard in self.shards if shard.split == split]
+            if numbers != list(range(len(numbers))):
+                raise ValueError(f"the shards of {split} are not numbered from 0 on")
+        images = sum(shard.images + len(shard.skipped) for shard in self.shards)
+        if self.finished and images != self.source.images:
+            raise ValueError(f"{images} images are in the shards, {self.source.images} were packed")
         return self
 
     def shards_of(self, split: Split) -> list[Shard]:
@@ -152,6 +168,25 @@ class Manifest(Config):
     def variant_names(self) -> list[str]:
         """Return the names of the variants in the folder."""
         return [variant.name for variant in self.options.variants]
+
+    def refuse_unusable(self, path: str) -> None:
+        """Refuse a pack, called `path` in errors, that nothing can be trained on.
+
+        Raises:
+            DataError: It is still being written or was ended on the way, has one class only, or
+                a split without images.
+        """
+        if not self.finished:
+            raise DataError(
+                f"the packing of {path} did not finish",
+                "run the same `gcpctl data pack` again: it goes on where it was ended",
+            )
+        if len(self.classes) == 1:
+            text = f"{path} holds one class, {self.classes[0]}"
+            raise DataError(text, "it takes two to tell apart")
+        for split in ("train", "val"):
+            if not any(shard.images for shard in self.shards if shard.split == split):
+                raise DataError(f"{path} holds no images to {split}", "pack the images again")
 
     def find_variant(self, name: str | None, path: str) -> Variant:
         """Return the variant called `name`, or the only one.
@@ -217,16 +252,17 @@ def parse_manifest(text: bytes, path: str) -> Manifest:
     if version not in (None, VERSION):
         raise DataError(
             f"{path} was packed in version {version} of the format; this is {VERSION}",
-            "pack the images again, or use the gcpctl that packed them",
+            "pack the images again into another folder, or use the gcpctl that packed them",
         )
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
+        reason = str(first["msg"]).removeprefix("Value error, ")
         raise DataError(
             f"{path}/{MANIFEST} was not written by gcpctl, or is damaged",
-            f"{where}: {first['msg']}" if where else str(first["msg"]),
+            f"{where}: {reason}" if where else reason,
         ) from None
 
 
@@ -234,7 +270,7 @@ def _version_of(text: bytes) -> Any:
     """Return the version that a manifest says it is of; None for what is no manifest."""
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     ours = isinstance(content, dict) and content.get("format") == FORMAT
     return content.get("version") if ours else None

@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 
 from workloads.data.decode import Pixels, decode_image
-from workloads.data.errors import DataError
+from workloads.data.errors import DataError, printable
 from workloads.data.filesystem import open_filesystem, read_file
 from workloads.data.pack_manifest import PackOptions, Shard, Split, Variant
 from workloads.data.processes import Tick
@@ -164,7 +164,7 @@ def _read(source: str, name: str, max_pixels: int) -> tuple[bytes, Pixels]:
 
 
 def _path(source: str, name: str) -> str:
-    return f"{source.rstrip('/')}/{name}"
+    return printable(f"{source.rstrip('/')}/{name}")
 
 
 def _add(

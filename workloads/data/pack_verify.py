@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from workloads.data.errors import DataError
 from workloads.data.filesystem import explained, list_files, read_file
-from workloads.data.pack_manifest import Manifest, Shard, StoredFile, Variant
+from workloads.data.pack_manifest import MANIFEST, Shard, StoredFile, Variant
 from workloads.data.processes import Tick, usable_cpus
 from workloads.data.shard_files import ALIGNMENT, read_index
 
@@ -22,15 +22,6 @@ REPAIR = (
 _CHUNK = 1 << 20
 _THREADS_FOR_INDEXES = 16
 """Reading many small files from a store is a matter of waiting for answers."""
-
-
-def refuse_unfinished(manifest: Manifest, path: str) -> None:
-    """Refuse a pack that is still being written, or was ended on the way."""
-    if not manifest.finished:
-        raise DataError(
-            f"the packing of {path} did not finish",
-            "run the same `gcpctl data pack` again: it goes on where it was ended",
-        )
 
 
 def find_wrong_sizes(
@@ -88,7 +79,11 @@ def damaged_error(path: str, damaged: Mapping[str, str]) -> DataError:
 
 
 def read_indexes(
-    filesystem: "fs.FileSystem", root: str, variant: Variant, shards: Sequence[Shard]
+    filesystem: "fs.FileSystem",
+    root: str,
+    variant: Variant,
+    shards: Sequence[Shard],
+    num_classes: int,
 ) -> "pa.Table":
     """Return where each image of a split lies; the columns of `read_index`, one row per image.
 
@@ -103,6 +98,8 @@ def read_indexes(
         table = read_index(read_file(filesystem, path), path)
         if not _fits(table, shard.images, files.data.bytes, variant):
             raise DataError(f"{path} does not belong to its shard", REPAIR)
+        if not _are_below(num_classes, table):
+            raise DataError(f"{path} has images of classes that {root}/{MANIFEST} lacks", REPAIR)
         return table
 
     with ThreadPoolExecutor(_THREADS_FOR_INDEXES) as pool:
@@ -119,3 +116,9 @@ def _fits(table: "pa.Table", images: int, size: int, variant: Variant) -> bool:
     if variant.form == "decoded":
         inside &= (offset % ALIGNMENT == 0) & (length == 3 * columns["height"] * columns["width"])
     return bool(inside.all())
+
+
+def _are_below(num_classes: int, table: "pa.Table") -> bool:
+    """Whether the labels of an index are numbers of classes."""
+    labels = table.column("label").to_numpy()
+    return bool(((labels >= 0) & (labels < num_classes)).all())

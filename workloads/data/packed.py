@@ -23,7 +23,6 @@ from workloads.data.pack_verify import (
     find_damaged,
     find_wrong_sizes,
     read_indexes,
-    refuse_unfinished,
 )
 from workloads.data.peers import ALONE, Peers
 from workloads.data.store import SourceImages
@@ -172,7 +171,7 @@ def build_packed(
     try:
         filesystem, root = open_filesystem(path)
         manifest = read_manifest(filesystem, root, path)
-        refuse_unfinished(manifest, path)
+        manifest.refuse_unusable(path)
         chosen = manifest.find_variant(variant, path)
         files = manifest.stored_files(chosen.name)
         found = find_wrong_sizes(filesystem, root, files)
@@ -191,7 +190,7 @@ def build_packed(
 
     def store(split: Split) -> PackedStore:
         shards = manifest.shards_of(split)
-        index = read_indexes(filesystem, root, chosen, shards)
+        index = read_indexes(filesystem, root, chosen, shards, len(manifest.classes))
         return PackedStore(path, chosen, shards, index, manifest.options.max_pixels)
 
     return SourceImages(

@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from workloads.config.errors import did_you_mean
-from workloads.data.errors import DataError
-from workloads.data.files import BAD_ITSELF, ImageFiles, LocalFiles, StoredFiles
+from workloads.data.errors import DataError, printable
+from workloads.data.files import (
+    BAD_ITSELF,
+    ImageFiles,
+    LocalFiles,
+    StoredFiles,
+    local_folder,
+)
 
 if TYPE_CHECKING:
     from workloads.data.decode import Pixels
@@ -94,12 +100,12 @@ def scan_image_folder(path: str | os.PathLike[str], needed: Sequence[str] = SPLI
     """
     text = os.fspath(path)
     if "://" in text:
-        from workloads.data.filesystem import is_remote, local_path
+        from workloads.data.filesystem import is_remote
 
         if is_remote(text):
             return _index_of(*_list_stored(text, needed))
-        text = local_path(text)
-    return _index_of(LocalFiles(Path(text)), _list_local(Path(text), needed))
+    root = local_folder(text, "the path must exist on every node")
+    return _index_of(LocalFiles(root), _list_local(root, needed))
 
 
 Listing = dict[str, dict[str, list[str]]]
@@ -118,6 +124,9 @@ def _index_of(files: ImageFiles, found: Listing) -> FolderIndex:
     if len(found) == len(SPLITS):
         _refuse_one_sided(files, found)
     classes = sorted(next(iter(found.values())))
+    if len(classes) == 1:
+        where = files.where(next(iter(found)))
+        raise DataError(f"{where} holds one class, {classes[0]}", "it takes two to tell apart")
     samples = {
         split: [
             (f"{split}/{name}/{image}", label)
@@ -165,15 +174,25 @@ def _is_image(name: str) -> bool:
 
 
 def _list_local(root: Path, needed: Sequence[str]) -> Listing:
-    if not root.exists():
-        raise DataError(f"there is no folder {root}", "the path must exist on every node")
-    if not root.is_dir():
-        raise DataError(f"{root} is a file, not a folder", _LAYOUT)
-    names = _folders(root)
+    names = _folders(root, among=SPLITS)
     for split in needed:
         if split not in names:
-            raise DataError(f"{root} has no folder {split!r}", _LAYOUT)
+            raise _no_split(root, split)
     return {split: _classes(root / split) for split in SPLITS if split in names}
+
+
+def _no_split(root: Path, split: str) -> DataError:
+    """Return the error that says what is there instead of a split."""
+    if (root / "manifest.json").is_file():
+        return DataError(
+            f"{root} has no folder {split!r}, but a manifest.json, as packed images have",
+            "to train on a pack: data.name=packed; to pack anew, name the folder of images that "
+            "it was made of",
+        )
+    there = [printable(one.name) for one in sorted(root.iterdir()) if one.is_dir()]
+    shown = ", ".join(there[:5]) + (", ..." if len(there) > 5 else "")
+    holds = f"; its folders are {shown}" if there else "; it holds no folders"
+    return DataError(f"{root} has no folder {split!r}{holds}", _LAYOUT)
 
 
 def _classes(folder: Path) -> dict[str, list[str]]:
@@ -190,7 +209,7 @@ def class_folders(root: Path, split: str) -> list[str]:
         DataError: There is no such split.
     """
     if not (root / split).is_dir():
-        raise DataError(f"{root} has no folder {split!r}", _LAYOUT)
+        raise _no_split(root, split)
     return _folders(root / split)
 
 
@@ -200,6 +219,7 @@ def _refuse_one_sided(files: ImageFiles, found: Listing) -> None:
         if alone:
             shown = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
             hint = did_you_mean(alone[0], sorted(set(found[there]) - set(found[here])))
+            shown = printable(shown)
             raise DataError(
                 f"{len(alone)} class(es) in {files.where(here)} but not in {files.where(there)}: "
                 f"{shown}",
@@ -229,12 +249,34 @@ def refuse_odd_name(name: str) -> None:
         raise DataError(f"the file name {os.fsencode(name)!r} is not UTF-8", "rename it") from None
 
 
-def _folders(folder: Path) -> list[str]:
+def _folders(folder: Path, among: Sequence[str] | None = None) -> list[str]:
+    """Return the names of the folders in a folder, sorted; hidden ones and others are left out.
+
+    Raises:
+        DataError: A link leads nowhere: a class would be missing without a word.
+    """
+    found = []
     try:
         with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+            for entry in entries:
+                if entry.name.startswith(".") or (among is not None and entry.name not in among):
+                    continue
+                if leads_nowhere(entry):
+                    raise DataError(
+                        f"{printable(entry.path)} is a link that leads nowhere",
+                        "mend or remove it",
+                    )
+                if entry.is_dir():
+                    refuse_odd_name(entry.path)
+                    found.append(entry.name)
     except OSError as error:
         raise _explained(folder, error) from None
+    return sorted(found)
+
+
+def leads_nowhere(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a link to what is not there, or to itself."""
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _images(folder: Path) -> Iterator[str]:
@@ -245,7 +287,9 @@ def _images(folder: Path) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             if _is_image(name):
-                yield (Path(base) / name).relative_to(folder).as_posix()
+                path = Path(base) / name
+                refuse_odd_name(str(path))
+                yield path.relative_to(folder).as_posix()
 
 
 def _explained(folder: str | Path, error: OSError) -> Exception:

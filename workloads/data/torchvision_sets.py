@@ -21,37 +21,7 @@ from workloads.data.in_memory import MemoryStore
 from workloads.data.peers import ALONE, Peers
 from workloads.data.splits import hold_out
 from workloads.data.store import ImageStore, SourceImages
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """What torchvision wants below `root`, and the splits that are usual; None where it has none.
-
-    Attributes:
-        images: How its class tells of images: through the `loader` it is given, in an array
-            `data`, or in a list of paths.
-    """
-
-    below_root: str
-    splits: tuple[str, str] | None = ("train", "test")
-    images: str = "loader"
-
-
-_LAYOUTS = {
-    "Caltech101": _Layout("caltech101/101_ObjectCategories", None, "list"),
-    "Country211": _Layout("country211"),
-    "DTD": _Layout("dtd/dtd"),
-    "EuroSAT": _Layout("eurosat/2750", None),
-    "FGVCAircraft": _Layout("fgvc-aircraft-2013b", ("trainval", "test")),
-    "Flowers102": _Layout("flowers-102"),
-    "Food101": _Layout("food-101"),
-    "GTSRB": _Layout("gtsrb", images="list"),
-    "Imagenette": _Layout("imagenette2", ("train", "val")),
-    "OxfordIIITPet": _Layout("oxford-iiit-pet", ("trainval", "test"), "list"),
-    "STL10": _Layout("stl10_binary", images="data"),
-    "StanfordCars": _Layout("stanford_cars"),
-    "SVHN": _Layout("train_32x32.mat", images="data"),
-}
+from workloads.data.torchvision_layouts import LAYOUTS, Layout, find_set
 
 
 def build_torchvision(
@@ -73,25 +43,15 @@ def build_torchvision(
         DataError: If torchvision does not find it, or has no such split.
         OSError: The storage failed.
     """
-    root, layout = Path(path), _LAYOUTS[dataset]
-    if not (root / layout.below_root).exists():
-        raise DataError(
-            f"torchvision finds no {dataset} under {root}",
-            f"expected {root / layout.below_root}, as its archive unpacks; nothing is downloaded",
-        )
-    if layout.splits is None:
-        if train_split or val_split:
-            raise DataError(
-                f"{dataset} has no splits in torchvision",
-                "leave train_split and val_split out; data.val_fraction divides it",
-            )
+    root, splits = find_set(path, dataset, train_split, val_split)
+    layout = LAYOUTS[dataset]
+    if splits is None:
         classes, whole = _open(dataset, root, layout, None)
         held_out = hold_out(whole.labels, val_fraction)
         train, val = whole.take(~held_out), whole.take(held_out)
     else:
-        usual_train, usual_val = layout.splits
-        classes, train = _open(dataset, root, layout, train_split or usual_train)
-        other, val = _open(dataset, root, layout, val_split or usual_val)
+        classes, train = _open(dataset, root, layout, splits[0])
+        other, val = _open(dataset, root, layout, splits[1])
         if other != classes:
             raise DataError(f"the splits of {dataset} under {root} name other classes")
     return SourceImages(
@@ -135,7 +95,7 @@ class _Split:
         return digest.hexdigest()
 
 
-def _open(dataset: str, root: Path, layout: _Layout, split: str | None) -> tuple[list[str], _Split]:
+def _open(dataset: str, root: Path, layout: Layout, split: str | None) -> tuple[list[str], _Split]:
     """Return the classes and one split, or the whole where there are none."""
     import torchvision.datasets  # takes seconds
 
@@ -152,9 +112,13 @@ def _open(dataset: str, root: Path, layout: _Layout, split: str | None) -> tuple
         raise DataError(
             f"torchvision cannot read {dataset} under {root}: {error}", "unpack it again"
         ) from None
-    except (RuntimeError, ValueError, KeyError, IndexError) as error:
-        reason = str(error).partition(" You can use download")[0]
-        raise DataError(f"torchvision cannot read {dataset} under {root}: {reason}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # readers of damaged tables raise almost anything
+        reason = str(error).partition(" You can use download")[0] or type(error).__name__
+        raise DataError(
+            f"torchvision cannot read {dataset} under {root}: {reason}", "unpack it again"
+        ) from None
     if not len(parts.labels):
         raise DataError(f"{dataset} under {root} holds no images of split {split}")
     return classes, parts
@@ -167,14 +131,14 @@ def _classes(dataset: str, found: Any) -> list[str]:
     return [name if isinstance(name, str) else ", ".join(name) for name in names]
 
 
-def _parts(dataset: str, root: Path, found: Any, layout: _Layout, split: str | None) -> _Split:
+def _parts(dataset: str, root: Path, found: Any, layout: Layout, split: str | None) -> _Split:
     if layout.images == "data":
         pixels = torch.from_numpy(np.ascontiguousarray(found.data.transpose(0, 2, 3, 1)))
         labels = torch.from_numpy(np.asarray(found.labels).astype(np.int64))
         names = [f"{split}/{number}" for number in range(len(labels))]
         return _Split(root, names, labels, pixels)
     if dataset == "Caltech101":
-        folder = root / _LAYOUTS[dataset].below_root
+        folder = root / layout.needs[0]
         pairs = [
             (folder / found.categories[label] / f"image_{number:04d}.jpg", label)
             for number, label in zip(found.index, found.y, strict=True)

@@ -5,14 +5,16 @@
 
 import argparse
 import contextlib
+import json
 import signal
 import sys
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
+from workloads.config.errors import ConfigError, Problem
 from workloads.config.train import TrainConfig
+from workloads.config.validate import validate
 from workloads.training.loop import train
 from workloads.worker import distributed
 from workloads.worker.failures import classify, write_failure
@@ -25,9 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one attempt; return 0 when it finished or stopped, 1 when it failed, 2 for bad input."""
     options = _parse(arguments)
     try:
-        config = TrainConfig.model_validate_json(options.config.read_bytes())
-    except (OSError, ValidationError) as error:
-        sys.stderr.write(f"{options.config}: {error}\n")
+        config = _read(options.config)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
         return 2
     if options.threads is not None:
         set_threads(options.threads)
@@ -53,6 +55,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     distributed.leave_process_group()
     return 0
+
+
+def _read(path: Path) -> TrainConfig:
+    """Read a config; what is wrong with it is said as `gcpctl` says it."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(path), [Problem("", f"cannot be read: {error}")]) from None
+    if not isinstance(document, dict):
+        raise ConfigError(str(path), [Problem("", "holds no mapping of settings")])
+    return validate(TrainConfig, document, str(path))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -96,6 +96,7 @@ def load_initial_weights(model: GCPNet, config: InitConfig, *, classes: Sequence
         )
     else:
         fresh.append(f"classifier ({reason})")
+    _refuse_unusable(source, taken, wanted)
     model.load_state_dict({**wanted, **taken})
     told = [
         f"began with {', '.join(kept)} of {source.name}",
@@ -103,6 +104,24 @@ def load_initial_weights(model: GCPNet, config: InitConfig, *, classes: Sequence
         f"the file's {' and '.join(left)} left out" if left else "",
     ]
     return "; ".join(filter(None, told))
+
+
+def outputs_of_file(model: GCPNet, config: InitConfig) -> list[str]:
+    """Return a name for each class of a file; empty if it has no classifier.
+
+    Args:
+        model: The network that the file is for, with any number of classes.
+        config: The file.
+
+    Raises:
+        WeightsError: The file cannot be read, or is of no known layout.
+        OSError: The storage failed.
+    """
+    source = _read(Path(config.weights), model.state_dict())
+    if source.classes is not None:
+        return list(source.classes)
+    counts = _outputs(_by_part(source.weights)["classifier"])
+    return [f"class {number}" for number in range(min(counts, default=0))]
 
 
 # --- the file ------------------------------------------------------------------------------------
@@ -224,8 +243,13 @@ def _refuse_misfit(
         return
     hint = ""
     if part == "features":
-        found = find_backbone({name: tuple(t.shape) for name, t in there[part].items()})
-        if found is not None:
+        found, own = (
+            find_backbone({name: tuple(t.shape) for name, t in side[part].items()})
+            for side in (there, here)
+        )
+        if found is not None and found == own:
+            hint = _other_channels(there[part], here[part])
+        elif found is not None:
             options = " ".join(f"model.backbone.{key}={value}" for key, value in found.items())
             hint = f"the file's backbone is {options}"
     elif part == "reduction" and (width := there[part].get("head.reduction.0.weight")) is not None:
@@ -236,6 +260,32 @@ def _refuse_misfit(
         f"{places}\n{shorten(lines)}",
         hint,
     )
+
+
+def _refuse_unusable(source: Source, taken: Weights, wanted: Weights) -> None:
+    """Refuse numbers that would be cut to fit, or that no training comes back from."""
+    for name, tensor in taken.items():
+        if not wanted[name].is_floating_point():
+            continue
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            hint = "save it in floating point"
+            raise WeightsError(f"{source.name}: {name} has values of type {kind}", hint)
+        if not bool(tensor.isfinite().all()):
+            hint = "the training that wrote them had diverged; take an earlier file"
+            raise WeightsError(f"{source.name}: {name} has values that are not finite", hint)
+
+
+def _other_channels(theirs: Weights, ours: Weights) -> str:
+    """Say that equal backbones are for other images, if that is how they differ."""
+    name = next((name for name, t in ours.items() if t.dim() == 4), "")
+    if name not in theirs or theirs[name].dim() != 4:
+        return ""
+    in_file, here = theirs[name].shape[1], ours[name].shape[1]
+    if in_file == here:
+        return ""
+    channels = f"{in_file} channel{'s'[: in_file > 1]}"
+    return f"the file's network takes images of {channels}, these have {here}"
 
 
 def _why_not_the_classifier(
@@ -254,7 +304,7 @@ def _why_not_the_classifier(
         return "the file has none"
     if source.classes is not None and (reason := _other_classes(source.classes, classes, config)):
         return reason
-    outputs = {len(tensor) for name, tensor in theirs.items() if "classifier.bias" in name}
+    outputs = _outputs(theirs)
     if outputs and outputs != {len(classes)}:
         return f"the file's is for {outputs.pop()} classes, these data have {len(classes)}"
     if lines := _misfits(theirs, ours):
@@ -270,6 +320,11 @@ def _why_not_the_classifier(
             f"{order}; model.head.pooling.vector={source.vector_order} keeps it"
         )
     return None
+
+
+def _outputs(classifier: Weights) -> set[int]:
+    """Return the numbers of classes that a classifier's weights are for; one, if they agree."""
+    return {len(tensor) for name, tensor in classifier.items() if "classifier.bias" in name}
 
 
 def _other_classes(theirs: Sequence[str], ours: Sequence[str], config: InitConfig) -> str | None:

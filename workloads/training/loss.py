@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from workloads.config.errors import ConfigError, Problem
-from workloads.config.train import TrainConfig
+from workloads.config.train import TrainConfig, check_smoothing_over_others
 from workloads.training.mix import Mixed
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -50,15 +50,11 @@ class Criterion:
         """Return the share that, spread over all classes, gives these targets."""
         if not self.over_others or self.smoothing == 0.0:
             return self.smoothing
-        most = (num_classes - 1) / num_classes
-        if self.smoothing > most:
-            message = (
-                f"got {self.smoothing:g}; of {num_classes} classes at most {most:g} can go to the "
-                "others, or one of them would outweigh the label"
-            )
-            hint = "or label_smoothing_over: all"
-            raise ConfigError("train", [Problem("label_smoothing", message, hint)])
-        return min(1.0, self.smoothing / most)
+        try:
+            check_smoothing_over_others(self.smoothing, num_classes)
+        except ValueError as error:
+            raise ConfigError("train", [Problem("", str(error))]) from None
+        return min(1.0, self.smoothing / ((num_classes - 1) / num_classes))
 
 
 def build_criterion(config: TrainConfig) -> Criterion:

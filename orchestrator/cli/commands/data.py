@@ -1,8 +1,9 @@
 """`gcpctl data`: images looked at before training, and packed into shards."""
 
 import dataclasses
+import os
+import shlex
 import time
-from pathlib import Path
 
 import click
 
@@ -14,14 +15,28 @@ EXIT_INTERRUPTED = 130
 EXIT_UNUSABLE_DATA = 8
 
 
+class Place(click.ParamType[str]):
+    """A local folder, or one in a store; a `~` that the shell has left is a person's home."""
+
+    name = "path"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the path; refuse one that is empty or can name nothing."""
+        if not value.strip():
+            self.fail("must not be empty; the folder where you are is .", param, ctx)
+        if "\0" in value:
+            self.fail("holds a NUL, which no path can", param, ctx)
+        return os.path.expanduser(value)
+
+
 @click.group(no_args_is_help=True)
 def data() -> None:
     """Check folders of images, and pack them for fast reading."""
 
 
 @data.command(no_args_is_help=True)
-@click.argument("source", metavar="SRC")
-@click.argument("target", metavar="DST", type=click.Path())
+@click.argument("source", metavar="SRC", type=Place())
+@click.argument("target", metavar="DST", type=Place())
 @click.option(
     "--size",
     "sizes",
@@ -97,8 +112,9 @@ def pack(
     """Pack the image folder SRC into shards in the folder DST.
 
     SRC is laid out as SRC/train/CLASS/* and SRC/val/CLASS/*; a local folder, or one in a store
-    (s3://bucket/folder, gs://, hdfs://). Images larger than a size are made smaller, once; others
-    keep their bytes. Every size and format gives a variant, such as jpeg-256 or decoded-160.
+    (s3://bucket/folder, gs://, hdfs://). DST is a local folder: new, empty, or holding a pack.
+    Images larger than a size are made smaller, once; others keep their bytes. Every size and
+    format gives a variant, such as jpeg-256 or decoded-160.
 
     Ended at any point and begun again with the same command, it goes on with what is missing.
     Begun again when it is finished, it compares all shards with their checksums and mends them.
@@ -109,6 +125,7 @@ def pack(
       gcpctl data pack s3://bucket/birds birds-packed --original --workers 16
     """
     from orchestrator.cli.data_page import render_pack
+    from workloads.data.filesystem import local_path
     from workloads.data.pack import PackStep, pack_images
     from workloads.data.pack_manifest import PackOptions, make_variants
     from workloads.data.processes import usable_cpus
@@ -139,13 +156,14 @@ def pack(
     except KeyboardInterrupt:
         talk("\nended; the shards that are done are kept. Go on with the same command:")
         again = "" if not overwrite else " (without --overwrite)"
-        talk(f"  {program()} data pack {source} {target} ...{again}")
+        places = shlex.join((source, target))
+        talk(f"  {program()} data pack {places} ...{again}")
         ctx.exit(EXIT_INTERRUPTED)
     if output == "json":
         manifest = found.manifest
         answer_json(
             {
-                "path": str(Path(target).absolute()),
+                "path": os.path.abspath(local_path(target)),
                 "images": sum(shard.images for shard in manifest.shards),
                 "skipped": [name for shard in manifest.shards for name in shard.skipped],
                 "classes": list(manifest.classes),
@@ -163,7 +181,7 @@ def pack(
 
 
 @data.command(no_args_is_help=True)
-@click.argument("path")
+@click.argument("path", metavar="PATH", type=Place())
 @click.option(
     "--workers",
     type=click.IntRange(1, 512),

@@ -7,7 +7,7 @@ import click
 from orchestrator.cli.commands.submit_ablation import ablation
 from orchestrator.cli.commands.submit_eval import evaluate
 from orchestrator.cli.options import WorkersType, complete_jobs, complete_recipes
-from orchestrator.cli.sending import Target, send, show_plan, weights_of
+from orchestrator.cli.sending import Target, check_beginnings, send, show_plan, weights_of
 from orchestrator.jobs import plan as planning
 from orchestrator.jobs.source_checks import check_files
 
@@ -71,6 +71,7 @@ def train(
     target.check_machine(plan)
     if target.is_local:
         check_files(plan.config, plan.recipe.source)
+        check_beginnings([(plan.recipe.source, plan)])
     if dry_run:
         show_plan(plan)
         return

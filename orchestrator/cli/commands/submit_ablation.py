@@ -11,7 +11,7 @@ import click
 from orchestrator.cli.follow import follow
 from orchestrator.cli.options import complete_recipes, output_option
 from orchestrator.cli.output import answer, answer_json, program, talk
-from orchestrator.cli.sending import Target, tell_views, weights_of
+from orchestrator.cli.sending import Target, check_beginnings, tell_views, weights_of
 from orchestrator.cli.session import Session
 from orchestrator.cli.study_page import (
     Estimates,
@@ -31,7 +31,7 @@ from orchestrator.jobs.spec import Resources
 from orchestrator.jobs.states import State
 from orchestrator.jobs.store import JobStore
 from orchestrator.jobs.study_parts import Found
-from orchestrator.jobs.submit_study import StudyRecorder
+from orchestrator.jobs.submit_study import StudyRecorder, one_at_a_time
 from orchestrator.results.past_cost import PastTrainings
 
 _NO_STORAGE = Path("/")
@@ -128,8 +128,9 @@ def ablation(
     for resources in _gangs(plan):
         check_feasible(resources, nodes, where="the cluster")
     storage = session.profile.storage_path
-    found = look(session.store, plan, storage, fresh=fresh, named=name is not None)
-    parent, recorded = _record(session, plan, found, fresh=fresh)
+    with one_at_a_time(session.profile, talk):
+        found = look(session.store, plan, storage, fresh=fresh, named=name is not None)
+        parent, recorded = _record(session, plan, found, fresh=fresh)
     if output == "json":
         now = {"job_id": parent.job_id, "state": parent.state.value, "submitted": recorded}
         answer_json(study_json(plan, found, {}) | now)
@@ -141,16 +142,21 @@ def ablation(
 
 
 def _check(target: Target, plan: StudyPlan) -> None:
-    """Meet what this machine could never hold, and missing files, once for all cells."""
+    """Meet what this machine could never hold, and files that are missing or do not fit.
+
+    Once for all cells that are alike in this; the seeds of a cell are.
+    """
     seen: set[str] = set()
-    for planned in plan.cells:
-        first = planned.plans[0]
+    firsts = [(f"{plan.source}, cell {each.cell.name}", each.plans[0]) for each in plan.cells]
+    for source, first in firsts:
         target.check_machine(first)
         parts = ("data", "init", "global_batch_size", "steps_per_epoch")
         key = json.dumps([first.spec.config[part] for part in parts], sort_keys=True)
         if target.is_local and key not in seen:
-            check_files(first.config, f"{plan.source}, cell {planned.cell.name}")
+            check_files(first.config, source)
         seen.add(key)
+    if target.is_local:
+        check_beginnings(firsts)
 
 
 def _gangs(plan: StudyPlan) -> list[Resources]:

@@ -6,7 +6,7 @@ import click
 
 from orchestrator.cli.options import complete_recipes
 from orchestrator.cli.output import answer, duration, table, talk
-from orchestrator.cli.sending import Target, send, weights_of
+from orchestrator.cli.sending import Target, check_beginnings, send, weights_of
 from orchestrator.cli.session import connect
 from orchestrator.jobs.errors import GcpctlError
 from orchestrator.jobs.job import PREFIX, Job
@@ -120,12 +120,23 @@ def tune(
     target.check_machine(plan)
     if target.is_local:
         check_files(plan.trial.config, plan.recipe.source)
+        if not _ways_to_begin(plan):
+            check_beginnings([(plan.recipe.source, plan.trial)])
     if dry_run:
         _show(plan)
         return
     for line in _head(plan):
         talk(line)
     send(target, plan, chosen=name is not None, follow_=follow_)
+
+
+def _ways_to_begin(plan: TunePlan) -> set[str]:
+    """Return what is searched and decides whether a training can begin.
+
+    Trials then begin in many ways, none of which need be the recipe's own: nothing is looked into.
+    """
+    searched = {dimension.key.partition(".")[0] for dimension in plan.config.space}
+    return searched & {"data", "images", "init", "model", "network", "progressive"}
 
 
 def _nodes(target: Target, *, needed: bool) -> list[Node]:

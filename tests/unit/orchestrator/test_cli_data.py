@@ -1,10 +1,12 @@
 """`gcpctl data check | pack`: texts, exit codes, JSON, and what an interrupt leaves."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +108,13 @@ def test_pack_answers_in_json(tree, gcpctl):
         (["pack", "tree", "tree"], "not empty, and holds no pack"),
         (["pack", "tree", "s3://bucket/p"], "local folder"),
         (["pack", "tree", "p", "--size", "0"], "not in the range"),
+        (["pack", "", "p"], "'SRC': must not be empty"),
+        (["pack", "tree", " "], "'DST': must not be empty"),
+        (["check", ""], "'PATH': must not be empty"),
+        (["check", "a\0b"], "holds a NUL"),
+        (["check", "~/nowhere-at-all"], f"there is no folder {Path.home()}/nowhere-at-all"),
+        (["pack", "tree", "tree/train/pack"], "lies among the images of"),
+        (["pack", "tree", "x" * 300], "File name too long"),
     ],
 )
 def test_mistakes_have_words_and_code_2(tree, args, words, gcpctl):
@@ -113,6 +122,44 @@ def test_mistakes_have_words_and_code_2(tree, args, words, gcpctl):
     assert done.returncode == 2
     assert words in done.stderr
     assert "internal error" not in done.stderr
+
+
+def test_a_pack_is_not_packed(tree, gcpctl):
+    assert gcpctl("data", "pack", "tree", "p").returncode == 0
+    done = gcpctl("data", "pack", "p", "q")
+    assert done.returncode == 2
+    assert "but a manifest.json, as packed images have" in done.stderr
+    assert "name the folder of images that it was made of" in done.stderr
+
+
+def test_a_broken_manifest_says_to_pack_elsewhere(tree, gcpctl):
+    gcpctl("data", "pack", "tree", "p")
+    manifest = tree.with_name("p") / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 2'))
+    done = gcpctl("data", "pack", "tree", "p")
+    assert "pack the images again into another folder" in done.stderr
+    manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 1'))
+    shutil.rmtree(manifest.with_name("jpeg-256"))
+    manifest.with_name("jpeg-256").touch()
+    assert "jpeg-256 is a file" in gcpctl("data", "pack", "tree", "p").stderr
+
+
+def test_names_that_a_terminal_obeys_are_written_out(tree, gcpctl):
+    for split in ("train", "val"):
+        (tree / split / "ant").rename(tree / split / "\x1b[31mant")
+    (tree / "val" / "\x1b[31mant" / "a\nb.jpg").write_bytes(b"")
+    done = gcpctl("data", "check", str(tree))
+    assert r"val/\x1b[31mant/a\x0ab.jpg: is empty" in done.stdout
+    assert r"  \x1b[31mant" in done.stdout
+    assert r"val/\x1b[31mant/a\x0ab.jpg: is empty" in gcpctl("data", "pack", "tree", "p").stderr
+    assert "\x1b" not in done.stdout
+
+
+def test_a_command_to_copy_is_quoted(tree, tmp_path, gcpctl):
+    done = gcpctl("data", "pack", "tree", f"file://{tmp_path}/a b")
+    assert f"data.name=packed 'data.path={tmp_path}/a b'" in done.stdout
+    done = gcpctl("data", "pack", "tree", f"file://{tmp_path}/a b", "-o", "json")
+    assert json.loads(done.stdout)["path"] == f"{tmp_path}/a b"
 
 
 def test_bad_images_are_named(tree, gcpctl):

@@ -61,6 +61,33 @@ def test_pooling_can_be_exchanged_by_name():
         (["schedule.cooldown_epochs=5"], ["0 after 15 epochs", "final_lr_ratio"]),
         (["init.weights=s3://bucket/w.pth"], ["init.weights", "s3://", "runs:"]),
         (["data=packed", "data.path=http://x/y"], ["data.path", "http://", "s3:"]),
+        (["job=[]"], ["job", "mapping", "[]"]),
+        (["seed=99999999999"], ["seed", "< 2147483648"]),
+        (["init.weights=' '"], ["init.weights", "must not be empty"]),
+        (["label_smoothing=0.95", "label_smoothing_over=others"], ["of 10 classes at most 0.9"]),
+        (["augment.rand_augment={}"], ["augment.rand_augment", "0 to 255", "digits go to 16"]),
+        (["augment.erasing.min_area=0.5"], ["min_area (0.5) is above max_area"]),
+        (["images.std=[1e-300]"], ["images.std[0]", ">= 0.0001"]),
+        (
+            ["model.head.pooling={name: svpn, num_values: 9}", "model.head.reduced_channels=8"],
+            ["num_values (9)", "8 channels"],
+        ),
+        (
+            [
+                "model.head={reduced_channels: null, pooling: {name: svpn, num_values: 9}}",
+                "model.backbone={width: 4, blocks: [1, 1]}",
+            ],
+            ["num_values (9)", "8 channels"],
+        ),
+        (
+            [
+                "model.backbone={name: deit_tiny, image_size: 8, patch_size: 4}",
+                "model.head.class_token=only",
+                "freeze.parts=[features, classifier]",
+            ],
+            ["freeze.parts", "none is trained"],
+        ),
+        (["model.backbone=vgg16"], ["vgg16 (last_pool true) cannot take images of 8x8"]),
     ],
 )
 def test_mistakes_name_the_place_and_the_remedy(overrides, words):
@@ -68,6 +95,42 @@ def test_mistakes_name_the_place_and_the_remedy(overrides, words):
         plan_train(RECIPE, overrides, Request())
     for word in words:
         assert word in str(caught.value)
+
+
+ONE_POSITION = ["model.head.pooling=gap", "model.backbone=resnet18"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "workers"),
+    [
+        (["global_batch_size=1"], 1),
+        (["model.head.reduced_channels=null"], 64),
+        (["model.head.reduced_channels=null"], (2, 64)),
+        (["compute.max_images_per_worker=1"], 1),
+        (["compute.max_images_per_worker=1", "freeze={}"], 1),  # the reduction has one too
+        (["compute.max_images_per_worker=1", "model.backbone=vgg16", "images.size=32"], 1),
+    ],
+)
+def test_batch_norm_of_one_value_is_refused(overrides, workers):
+    with pytest.raises(ConfigError, match=r"leaves 1 position of it: batch norm") as caught:
+        plan_train(RECIPE, [*ONE_POSITION, *overrides], Request(workers=workers))
+    assert "fewer workers" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["compute.max_images_per_worker=2"],
+        ["compute.max_images_per_worker=1", "images.size=64"],
+        ["compute.max_images_per_worker=1", "freeze.parts=[features, reduction]"],
+        ["compute.max_images_per_worker=1", "model.head.reduced_channels=null",
+         "model.backbone=vgg16_bn", "images.size=32"],
+        ["compute.max_images_per_worker=1", "model.head.reduced_channels=null",
+         "model.backbone={name: deit_tiny, image_size: 8, patch_size: 8}"],
+    ],
+)  # fmt: skip
+def test_batch_norm_of_more_than_one_value_is_trained(overrides):
+    assert plan_train(RECIPE, [*ONE_POSITION, *overrides], Request(workers=1))
 
 
 def test_unknown_recipe_names_the_closest():

@@ -88,7 +88,7 @@ def test_every_mistake_of_every_cell_is_told_with_its_name():
     assert sorted(told) == [
         "cell iterations=0: model.head.pooling.num_iters: got 0 (allowed: >= 1 and <= 100)",
         'cell iterations=many: model.head.pooling.num_iters: got "many" (expected a whole number)',
-        "every cell: global_batch_size: got 0 (allowed: >= 1 and <= 1e+06)",
+        "every cell: global_batch_size: got 0 (allowed: >= 1 and <= 1000000)",
     ]
 
 

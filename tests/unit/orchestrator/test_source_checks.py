@@ -1,6 +1,7 @@
 """Missing and broken files are met before anything is recorded, whatever the source."""
 
 import gzip
+import math
 import os
 import shutil
 import struct
@@ -31,7 +32,7 @@ def refused(*overrides: str) -> str:
 def idx(path: Path, *shape: int, magic: int = 8) -> None:
     header = bytes((0, 0, magic, len(shape))) + struct.pack(f">{len(shape)}I", *shape)
     with gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb") as file:
-        file.write(header + bytes(int(shape[0])))
+        file.write(header + bytes(math.prod(shape)))
 
 
 @pytest.fixture
@@ -72,6 +73,27 @@ def test_folders_in_stores_are_left_to_the_workers():
     look("data=packed", "data.path=gs://bucket/images")
 
 
+@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10", "cub200", "torchvision"])
+def test_what_is_not_read_from_stores_is_refused_there(name):
+    more = ["data.dataset=DTD"] if name == "torchvision" else []
+    text = refused(f"data={name}", "data.path=s3://bucket/images", *more)
+    assert "s3://bucket/images is in a store" in text
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_uri_of_this_machine_is_looked_at(name, tmp_path):
+    more = ["data.dataset=DTD"] if name == "torchvision" else []
+    assert "there is no folder" in refused(f"data={name}", f"data.path=file://{tmp_path}/no", *more)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_path_that_no_folder_can_have(name, tmp_path):
+    more = ["data.dataset=DTD"] if name == "torchvision" else []
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (f"{tmp_path}/{'x' * 300}", f"{tmp_path}/loop"):
+        assert path in refused(f"data={name}", f"data.path={path}", *more)
+
+
 def test_fashion_mnist(fashion):
     look("data=fashion_mnist", f"data.path={fashion}")
     text = refused("data=fashion_mnist", f"data.path={fashion}", "global_batch_size=128")
@@ -92,28 +114,55 @@ def test_fashion_mnist_with_a_file_missing_or_of_another_kind(fashion, name):
     assert "dataset-fashion-mnist" in text
 
 
+def test_fashion_mnist_whose_files_do_not_belong_together(fashion):
+    chosen = ("data=fashion_mnist", f"data.path={fashion}")
+    idx(fashion / "train-labels-idx1-ubyte", 99)
+    assert "100 images and 99 labels of train" in refused(*chosen)
+    idx(fashion / "train-labels-idx1-ubyte", 100)
+    labels = (fashion / "train-labels-idx1-ubyte").read_bytes()
+    (fashion / "train-labels-idx1-ubyte").write_bytes(labels[:-1] + b"\x0a")
+    assert "a label of train is 10" in refused(*chosen)
+    (fashion / "train-labels-idx1-ubyte").write_bytes(labels)
+    look(*chosen)
+    packed = (fashion / "train-images-idx3-ubyte.gz").read_bytes()
+    (fashion / "train-images-idx3-ubyte.gz").write_bytes(packed[:-9])
+    assert "cannot be unpacked" in refused(*chosen)
+    idx(fashion / "train-images-idx3-ubyte.gz", 100, 32, 32)
+    assert "the images of train are 32x32" in refused(*chosen)
+
+
 @pytest.mark.parametrize("nested", [True, False])
 def test_cifar(tmp_path, nested):
     folder = tmp_path / "cifar-10-batches-bin" if nested else tmp_path
     folder.mkdir(exist_ok=True)
-    names = [f"data_batch_{n}.bin" for n in range(1, 6)] + ["test_batch.bin", "batches.meta.txt"]
-    for name in names:
-        (folder / name).touch()
-    look("data=cifar10", f"data.path={tmp_path}")
+    for name in [f"data_batch_{n}.bin" for n in range(1, 6)] + ["test_batch.bin"]:
+        (folder / name).write_bytes(bytes(20 * 3073))
+    (folder / "batches.meta.txt").write_text("".join(f"class {n}\n" for n in range(10)))
+    chosen = ("data=cifar10", f"data.path={tmp_path}")
+    look(*chosen)
+    assert "has 100 to train" in refused(*chosen, "global_batch_size=102")
+    (folder / "data_batch_2.bin").write_bytes(b"\x0a" + bytes(20 * 3073 - 1))
+    assert "data_batch_2.bin: a label is 10" in refused(*chosen)
+    os.truncate(folder / "data_batch_2.bin", 3072)
+    assert "data_batch_2.bin has 3072 bytes" in refused(*chosen)
     (folder / "data_batch_3.bin").unlink()
-    text = refused("data=cifar10", f"data.path={tmp_path}")
-    assert "there is no data_batch_3.bin" in text
-    assert "train, test, meta" in refused("data=cifar100", f"data.path={tmp_path}")
+    assert "lacks data_batch_3.bin" in refused(*chosen)
+    text = refused("data=cifar100", f"data.path={tmp_path}")
+    assert "for CIFAR-10: data.name=cifar10" in text
 
 
 def test_cub200(tmp_path):
     folder = tmp_path / "CUB_200_2011"
     (folder / "images").mkdir(parents=True)
-    for name in ("images.txt", "image_class_labels.txt", "classes.txt"):
-        (folder / name).touch()
+    (folder / "images.txt").write_text("".join(f"{i} {i}.jpg\n" for i in range(100)))
+    (folder / "image_class_labels.txt").write_text("".join(f"{i} {i % 3}\n" for i in range(100)))
+    (folder / "classes.txt").write_text("0 a\n1 b\n2 c\n")
     text = refused("data=cub200", f"data.path={tmp_path}")
-    assert "train_test_split.txt" in text
+    assert "lacks train_test_split.txt" in text
     (folder / "train_test_split.txt").write_text("".join(f"{i} {i % 2}\n" for i in range(100)))
+    assert "0.jpg: No such file" in refused("data=cub200", f"data.path={tmp_path}")
+    for number in range(100):
+        (folder / "images" / f"{number}.jpg").write_bytes(b"an image")
     look("data=cub200", f"data.path={tmp_path}", "global_batch_size=50")
     assert "has 50 to train" in refused(
         "data=cub200", f"data.path={tmp_path}", "global_batch_size=52"
@@ -124,9 +173,28 @@ def test_cub200(tmp_path):
 def test_torchvision_sets_are_looked_for_where_torchvision_does(tmp_path, dataset):
     text = refused("data=torchvision", f"data.path={tmp_path}", f"data.dataset={dataset}")
     assert f"torchvision looks for {dataset}" in text
-    expected = text.partition(" has no ")[2].partition(",")[0].split(" or ")[0]
-    (tmp_path / expected).mkdir()
-    look("data=torchvision", f"data.path={tmp_path}", f"data.dataset={dataset}")
+    for _ in range(10):  # until all that is needed is there
+        if f"torchvision looks for {dataset}" not in text:
+            break
+        (tmp_path / text.partition(" has no ")[2].partition(",")[0]).mkdir(parents=True)
+        try:
+            look("data=torchvision", f"data.path={tmp_path}", f"data.dataset={dataset}")
+            text = ""
+        except DataError as error:
+            text = str(error)
+    assert text == ""
+
+
+def test_splits_that_torchvision_has_not(tmp_path):
+    (tmp_path / "eurosat/2750").mkdir(parents=True)
+    where = ("data=torchvision", f"data.path={tmp_path}")
+    text = refused(*where, "data.dataset=EuroSAT", "data.train_split=train")
+    assert "EuroSAT has no splits" in text
+    text = refused(*where, "data.dataset=DTD", "data.val_split=vall")
+    assert "data.val_split: DTD has no split 'vall'" in text
+    assert "did you mean 'val'?; allowed: train, val, test" in text
+    text = refused(*where, "data.dataset=STL10", "data.train_split=unlabeled")
+    assert "with labels (allowed: train, test)" in text
 
 
 @pytest.fixture
@@ -156,11 +224,18 @@ def packed(tmp_path: Path) -> Path:
                 stored.append(StoredFile(path=name, bytes=images, sha256="0" * 64))
             files[variant] = ShardFiles(data=stored[0], index=stored[1])
         shards.append(
-            Shard(split=split, number=0, images=images, source="", skipped={}, files=files)
+            Shard(
+                split=split,
+                number=0,
+                images=images,
+                source="",
+                skipped={f"{split}/a/bad.jpg": "is empty"},
+                files=files,
+            )
         )
     manifest = Manifest(
         finished=True,
-        source=Source(path="/src", images=79, digest=""),
+        source=Source(path="/src", images=81, digest=""),
         options=PackOptions(
             variants=(Variant(form="jpeg", size=32), Variant(form="jpeg", size=None))
         ),
@@ -180,12 +255,12 @@ def test_packed_images(packed):
     (packed / "jpeg-original" / "val.index").unlink()
     look(*chosen)
     os.truncate(packed / "jpeg-32" / "val.parquet", 3)
-    assert "has 3 bytes of 9" in refused(*chosen)
+    assert "jpeg-32/val.parquet: has 3 bytes and had 9" in refused(*chosen)
     (packed / "jpeg-32" / "train.index").unlink()
-    assert "train.index is missing" in refused(*chosen)
+    assert "jpeg-32/train.index: is missing" in refused(*chosen)
     text = (packed / "manifest.json").read_text()
     (packed / "manifest.json").write_text(text.replace('"finished": true', '"finished": false'))
-    assert "was not finished" in refused(*chosen)
+    assert "did not finish" in refused(*chosen)
     (packed / "manifest.json").write_text("{")
     assert "damaged" in refused(*chosen)
 
@@ -203,6 +278,7 @@ def test_initial_weights(tmp_path):
     (tmp_path / "state.pt").touch()
     look(f"init.weights={tmp_path}")
     look("init.weights=/storage/train-x7:best")  # of a job that has saved nothing yet
+    look("init.weights=/storage/train-x7:1200")
 
 
 def test_an_image_folder_names_the_first_broken_image(tmp_path):
@@ -219,6 +295,9 @@ def test_an_image_folder_names_the_first_broken_image(tmp_path):
     assert "has 80 to train" in refused(*arguments, "global_batch_size=82")
     (tmp_path / "train" / "b" / "3.png").write_bytes(b"no image")
     assert "3.png" in refused(*arguments)
+    skipping = (*arguments, "data.on_bad_image=skip")
+    look(*skipping)
+    assert "has 79 to train" in refused(*skipping, "global_batch_size=80")
     shutil.rmtree(tmp_path / "val" / "b")
     assert "val" in refused(*arguments)
 

@@ -12,11 +12,12 @@ from PIL import Image
 
 from orchestrator.cli.commands import predict as commands
 from orchestrator.cli.options import complete_checkpoints
-from orchestrator.cli.published_weights import named_network
+from orchestrator.cli.published_weights import _entry_of, named_network
 from tests.unit.orchestrator.test_cli import gcpctl, home  # noqa: F401 - a fixture
 from tests.unit.workloads.data.image_trees import make_tree
 from workloads.config.model import ModelConfig
 from workloads.config.train import TrainConfig
+from workloads.config.zoo import load_zoo
 from workloads.models.gcp_net import build_model
 from workloads.models.weights.model_file import ModelFile, save_model
 from workloads.training.run import build_run
@@ -155,6 +156,15 @@ def test_a_named_network_brings_its_images():
     assert known.images is not None
     assert (known.images.size, known.images.resize) == (299, 342)
     assert named_network("small_resnet_gap").images is None
+
+
+def test_weights_do_not_tell_stochastic_depth_and_keep_their_name():
+    """A file of DeiT's, whose network is told from its weights alone."""
+    entry = load_zoo()["deit_small"]
+    assert entry.model.backbone.drop_path > 0
+    backbone = entry.model.backbone.model_copy(update={"drop_path": 0.0})
+    told = entry.model.model_copy(update={"backbone": backbone})
+    assert _entry_of(told, 3) == entry
 
 
 def test_checkpoints_complete_after_the_colon():

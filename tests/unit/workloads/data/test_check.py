@@ -153,7 +153,7 @@ def test_links_are_followed_as_training_follows_them(tree):
 
 def test_a_name_that_is_no_text_is_refused_and_passed_over_where_it_is_no_image(tree):
     (tree / "val/ant" / os.fsdecode(b"\xfe.txt")).touch()
-    assert found(check_data(str(tree)))["passed_over"][2] == ["val/ant/?.txt"]
+    assert found(check_data(str(tree)))["passed_over"][2] == ["val/ant/\\udcfe.txt"]
     (tree / "val/ant/000.jpeg").rename(tree / "val/ant" / os.fsdecode(b"\xff.jpeg"))
     with pytest.raises(DataError, match=r"xff\.jpeg' is not UTF-8"):
         check_data(str(tree))
@@ -278,3 +278,43 @@ def test_a_damaged_pack_is_a_problem(packed):
         "jpeg-16/train-00000.index: is missing",
         "decoded-16/val-00000.bin: differs from its checksum",
     ]
+
+
+def test_pipes_and_dead_links_are_met_and_not_waited_for(tree):
+    os.mkfifo(tree / "train/ant/pipe.jpg")
+    (tree / "train/ant/loop.jpg").symlink_to("loop.jpg")
+    (tree / "train/ant/gone.jpg").symlink_to("nowhere.jpg")
+    _, _, examples = found(check_data(str(tree)))["unreadable"]
+    assert examples == [
+        "train/ant/gone.jpg: No such file or directory",
+        "train/ant/loop.jpg: Too many levels of symbolic links",
+        "train/ant/pipe.jpg: is no regular file",
+    ]
+    options = PackOptions(variants=make_variants(("jpeg",), (16,), original=False))
+    with pytest.raises(DataError, match=r"3 of 19 images(.*\n)*.*pipe\.jpg: is no regular file"):
+        pack_images(str(tree), str(tree.with_name("p")), options)
+
+
+def test_classes_and_splits_that_are_dead_links_are_problems(tree):
+    shutil.rmtree(tree / "val")
+    (tree / "val").symlink_to("val")
+    (tree / "train/cat").symlink_to("nowhere")
+    report = check_data(str(tree))
+    assert found(report)["dead_link"] == ("problem", 2, ["train/cat", "val"])
+    assert "2 links lead nowhere; mend or remove them" in [one.text for one in report.findings]
+
+
+def test_one_class_is_a_problem(tree):
+    for split in ("train", "val"):
+        shutil.rmtree(tree / split / "bee")
+    assert found(check_data(str(tree)))["one_class"] == ("problem", 1, [])
+
+
+def test_a_manifest_of_something_else_makes_no_pack(tree):
+    (tree / "manifest.json").write_text('{"name": "a page"}')
+    assert check_data(str(tree)).form == "image_folder"
+
+
+def test_a_device_is_no_folder():
+    with pytest.raises(DataError, match="/dev/null is a file, not a folder"):
+        check_data("/dev/null")

@@ -116,7 +116,7 @@ def test_a_pickle_that_would_run_something_is_refused(
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no folder"):
         build_cifar10(path=str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="is not CIFAR-100") as error:
+    with pytest.raises(DataError, match="does not hold CIFAR-100") as error:
         build_cifar100(path=str(tmp_path))
     assert "cifar-100-python or cifar-100-binary" in error.value.hint
     folder = python10(tmp_path)
@@ -124,6 +124,21 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     for path in (folder, tmp_path):
         with pytest.raises(DataError, match="lacks data_batch_3 of CIFAR-10"):
             build_cifar10(path=str(path))
+
+
+def test_what_is_whole_counts_beside_what_is_not(tmp_path: Path) -> None:
+    (python10(tmp_path) / "data_batch_1").unlink()
+    with pytest.raises(DataError, match=r"batches-py lacks data_batch_1 of"):
+        build_cifar10(path=str(tmp_path))
+    binary10(tmp_path)
+    assert len(build_cifar10(path=str(tmp_path)).train) == 60
+
+
+def test_a_store_is_not_read_and_a_file_uri_is(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="s3://bucket/cifar is in a store") as error:
+        build_cifar10(path="s3://bucket/cifar")
+    assert "every node sees" in error.value.hint
+    assert len(build_cifar10(path=f"file://{python10(tmp_path)}").train) == 60
 
 
 @pytest.mark.parametrize("left", [0, 100, 3073 * 3 + 1])

@@ -56,7 +56,7 @@ def test_what_is_wrong_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no folder"):
         build_cub200(path=str(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="is not CUB-200-2011") as error:
+    with pytest.raises(DataError, match="does not hold CUB-200-2011") as error:
         build_cub200(path=str(tmp_path / "empty"))
     assert "train_test_split.txt" in error.value.hint
     write(folder, "image_class_labels.txt", {"1": 1, "2": 3, "3": 2, "4": 2})
@@ -73,7 +73,7 @@ def test_missing_tables_and_images_are_named(folder: Path) -> None:
     with pytest.raises(DataError, match=r"c\.jpg: No such file"):
         build_cub200(path=str(folder))
     (folder / "classes.txt").unlink()
-    with pytest.raises(DataError, match=r"classes\.txt: No such file"):
+    with pytest.raises(DataError, match=r"lacks classes\.txt of CUB-200-2011"):
         build_cub200(path=str(folder))
 
 
@@ -84,3 +84,46 @@ def test_a_split_without_images_is_refused(folder: Path) -> None:
     (folder / "train_test_split.txt").write_text("1 1\n2\n")
     with pytest.raises(DataError, match="'2' is not an id and a value"):
         build_cub200(path=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("images.txt", b"\xff\xfe\0", r"images\.txt is no text in UTF-8"),
+        ("classes.txt", b"1 one\n1 two\n2 three\n", r"classes\.txt names 1 twice"),
+        ("train_test_split.txt", b"1 1\n2 0\n3 x\n4 1\n", "image 3 has 'x'"),
+        ("images.txt", b"1 ../a.jpg\n2 b\n3 c\n4 d\n", "leads out of the folder"),
+        ("images.txt", b"1 /etc/passwd\n2 b\n3 c\n4 d\n", "leads out of the folder"),
+        ("images.txt", b"1 a\0b\n2 b\n3 c\n4 d\n", r"a\\x00b: no file can be called so"),
+        ("images.txt", b"1 " + b"a" * 300 + b"\n2 b\n3 c\n4 d\n", "name too long"),
+        ("classes.txt", b"1 one\n", "names 1 class"),
+    ],
+)
+def test_a_table_that_says_nonsense_is_refused(
+    file: str, content: bytes, words: str, folder: Path
+) -> None:
+    (folder / file).write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        build_cub200(path=str(folder))
+
+
+def test_images_that_hold_nothing_are_met_at_once(folder: Path) -> None:
+    image = folder / "images" / NAMES["2"]
+    image.write_bytes(b"")
+    with pytest.raises(DataError, match=r"b\.jpg: is empty"):
+        build_cub200(path=str(folder))
+    image.unlink()
+    image.mkdir()
+    with pytest.raises(DataError, match=r"b\.jpg: is no regular file"):
+        build_cub200(path=str(folder))
+
+
+def test_a_mark_at_the_beginning_of_a_table_is_no_part_of_it(folder: Path) -> None:
+    file = folder / "images.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert list(build_cub200(path=str(folder)).train.names) == [NAMES["1"], NAMES["4"]]
+
+
+def test_tables_are_found_beside_other_images(folder: Path) -> None:
+    (folder.parent / "images").mkdir()
+    assert len(build_cub200(path=str(folder.parent)).train) == 2

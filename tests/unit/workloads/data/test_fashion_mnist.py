@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from workloads.config.data import FashionMnistConfig
+from workloads.data import files
 from workloads.data.errors import DataError
-from workloads.data.fashion_mnist import build_fashion_mnist, read_idx
+from workloads.data.fashion_mnist import build_fashion_mnist
+from workloads.data.fashion_mnist_files import read_idx
 
 INSTALLED = Path("/usr/share/datasets/fashion-mnist")
 
@@ -115,7 +117,7 @@ def test_storage_that_fails_is_not_bad_data(folder: Path, monkeypatch: pytest.Mo
     def fail(path: Path) -> bytes:
         raise OSError(5, os.strerror(5))
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(files, "read_regular_file", fail)
     with pytest.raises(OSError, match=os.strerror(5)):
         build_fashion_mnist(path=str(folder))
 

@@ -88,7 +88,7 @@ def test_what_is_not_there_is_named(store, tmp_path):
     with pytest.raises(DataError, match="file, not a folder"):
         open_filesystem(tmp_path / "file")
     opened, _ = open_filesystem(tmp_path)
-    with pytest.raises(DataError, match="there is no file called thus"):
+    with pytest.raises(DataError, match="called thus: No such file"):
         read_file(opened, str(tmp_path / "gone"), "called thus")
 
 

@@ -80,7 +80,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         "text.jpg": "is not an image",
         "empty.png": "is empty",
         "bomb.png": "9000x9000 pixels, more than max_pixels",
-        "huge.png": "decompression bomb",
+        "huge.png": "60000x60000 pixels, more than max_pixels",
         "float.tiff": "floating-point",
     }
 
@@ -379,13 +379,3 @@ def test_a_store_is_listed_and_read_as_a_folder_is(
     (folder / "train" / "cow" / "a.txt").write_text("x")
     with pytest.raises(DataError, match="s3://bucket/images/train/cow holds no images"):
         scan_image_folder("s3://bucket/images")
-
-
-def test_a_file_uri_is_a_folder_of_this_machine(folder: Path) -> None:
-    assert scan_image_folder(f"file://{folder}") == scan_image_folder(folder)
-
-
-def test_a_pipe_by_the_name_of_an_image_is_refused_and_not_waited_for(folder):
-    os.mkfifo(folder / "train" / "cat" / "pipe.jpg")
-    with pytest.raises(DataError, match=r"pipe\.jpg: is no regular file"):
-        LocalFiles(folder).read("train/cat/pipe.jpg")

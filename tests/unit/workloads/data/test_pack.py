@@ -101,7 +101,7 @@ def test_the_parquet_files_can_be_read_by_anything(tree, tmp_path):
 
 def test_places_are_found_across_row_groups(tmp_path):
     # More images than a row group holds, and equal ones, so that one could be taken for another.
-    tree = make_tree(tmp_path / "tree", train=1, val=1, classes=("ant",), size=(4, 4))
+    tree = make_tree(tmp_path / "tree", train=1, val=1, size=(4, 4))
     data = (tree / "train/ant/000.jpeg").read_bytes()
     for number in range(600):
         (tree / f"train/ant/{number:03d}.jpeg").write_bytes(data if number % 3 else data + b"\0")
@@ -379,7 +379,7 @@ def test_a_folder_that_cannot_be_written_is_refused_in_words(tree):
 
 def test_a_link_to_nothing_is_a_bad_image(tree, tmp_path):
     (tree / "train/ant/link.jpeg").symlink_to("nowhere.jpeg")
-    with pytest.raises(DataError, match=r"1 of 17 images.*\n  train/ant/link.jpeg: there is no"):
+    with pytest.raises(DataError, match=r"1 of 17 images.*\n  train/ant/link.jpeg: No such file"):
         pack_images(str(tree), str(tmp_path / "p"), options())
     report = pack_images(str(tree), str(tmp_path / "p"), options(), on_bad_image="skip")
     assert [name for shard in report.manifest.shards for name in shard.skipped] == [

@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from workloads.config.images import (
     RandomResizedCropConfig,
 )
 from workloads.data import filesystem
+from workloads.data.check import check_data
 from workloads.data.decode import decode_image
 from workloads.data.errors import DataError
 from workloads.data.image_folder import build_image_folder
@@ -193,11 +195,90 @@ def test_an_index_of_another_shard_is_refused(copied):
     folder = copied / "decoded-16"
     text = json.loads((copied / "manifest.json").read_text())
     shards = text["shards"]
-    shards[0]["files"]["decoded-16"]["index"] = shards[-1]["files"]["decoded-16"]["index"]
+    first, last = (shards[place]["files"]["decoded-16"] for place in (0, -1))
+    first["index"], last["index"] = last["index"], first["index"]
     (copied / "manifest.json").write_text(json.dumps(text))
     assert (folder / "train-00000.index").exists()
     with pytest.raises(DataError, match="does not belong to its shard"):
         build_packed(path=str(copied))
+
+
+def renamed_class(text):
+    text["classes"] = ["ant", "ant"]
+
+
+def one_class(text):
+    text["classes"] = ["ant"]
+
+
+def without_val(text):
+    skipped = [shard for shard in text["shards"] if shard["split"] == "val"]
+    text["shards"] = [shard for shard in text["shards"] if shard["split"] == "train"]
+    text["source"]["images"] -= sum(shard["images"] for shard in skipped)
+
+
+def one_shard_less(text):
+    text["shards"].pop(0)
+
+
+def last_shard_less(text):
+    text["shards"].pop()
+
+
+def one_file_twice(text):
+    first, last = (text["shards"][place]["files"]["decoded-16"] for place in (0, -1))
+    first["data"] = last["data"]
+
+
+def fewer_images(text):
+    text["shards"][0]["images"] -= 1
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (renamed_class, "a class is named twice"),
+        (one_class, "holds one class, ant"),
+        (without_val, "holds no images to val"),
+        (one_shard_less, "shards of train are not numbered from 0 on"),
+        (last_shard_less, "images are in the shards"),
+        (one_file_twice, "a file belongs to two shards"),
+        (fewer_images, "images are in the shards"),
+    ],
+)
+def test_an_edited_manifest_is_refused(copied, edit, words):
+    text = json.loads((copied / "manifest.json").read_text())
+    edit(text)
+    (copied / "manifest.json").write_text(json.dumps(text))
+    for look in (build_packed, check_data):
+        with pytest.raises(DataError, match=words):
+            look(path=str(copied))
+
+
+def test_labels_beyond_the_classes_are_refused(tree, tmp_path):
+    more = make_tree(tmp_path / "more", classes=("ant", "bee", "cat"))
+    options = PackOptions(variants=make_variants(("jpeg",), (16,), original=False))
+    pack_images(str(more), str(tmp_path / "p"), options)
+    manifest = tmp_path / "p/manifest.json"
+    text = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(text | {"classes": ["ant", "bee"]}))
+    for look in (build_packed, check_data):
+        with pytest.raises(DataError, match=r"train-00000\.index has images of classes"):
+            look(path=str(tmp_path / "p"))
+
+
+def test_a_manifest_nested_without_end_is_no_manifest(copied):
+    (copied / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="was not written by gcpctl"):
+        build_packed(path=str(copied))
+
+
+def test_a_file_in_the_place_of_a_variant_is_damage(copied):
+    folder = copied / "decoded-16"
+    shutil.rmtree(folder)
+    folder.touch()
+    with pytest.raises(DataError, match=r"decoded-16/train-00000\.bin: is missing"):
+        build_packed(path=str(copied), variant="decoded-16")
 
 
 def test_what_is_no_finished_pack_is_refused(copied, tree, tmp_path):

@@ -9,8 +9,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from workloads.config.data import TORCHVISION_DATASETS
-from workloads.data import torchvision_sets
 from workloads.data.errors import DataError
+from workloads.data.torchvision_layouts import LAYOUTS
 from workloads.data.torchvision_sets import build_torchvision
 
 
@@ -79,7 +79,7 @@ def signs(root: Path) -> None:
 
 
 def test_every_dataset_of_the_config_is_known() -> None:
-    assert set(torchvision_sets._LAYOUTS) == set(TORCHVISION_DATASETS)
+    assert set(LAYOUTS) == set(TORCHVISION_DATASETS)
 
 
 def test_aircraft(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_another_split_where_asked(tmp_path: Path) -> None:
     )
     assert source.train.labels.tolist() == [0, 1]
     assert source.digest != usual.digest
-    with pytest.raises(DataError, match=r"torchvision cannot read FGVCAircraft .*split") as error:
+    with pytest.raises(DataError, match=r"val_split: FGVCAircraft has no split 'dev'") as error:
         build_torchvision(path=str(tmp_path), dataset="FGVCAircraft", val_split="dev")
     assert "trainval" in str(error.value)
 
@@ -166,7 +166,7 @@ def test_arrays_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("dataset", TORCHVISION_DATASETS)
 def test_what_torchvision_expected_is_said(dataset: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"torchvision finds no {dataset} under") as error:
+    with pytest.raises(DataError, match=f"torchvision looks for {dataset}") as error:
         build_torchvision(path=str(tmp_path), dataset=dataset)
     assert "nothing is downloaded" in error.value.hint
     assert list(tmp_path.iterdir()) == []
@@ -178,5 +178,21 @@ def test_half_a_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"torchvision cannot read FGVCAircraft .*5\.jpg"):
         build_torchvision(path=str(tmp_path), dataset="FGVCAircraft")
     (tmp_path / "fgvc-aircraft-2013b" / "data" / "variants.txt").unlink()
-    with pytest.raises(DataError, match=r"torchvision cannot read FGVCAircraft .*variants\.txt"):
+    with pytest.raises(DataError, match=r"has no fgvc-aircraft-2013b/data/variants\.txt, where"):
         build_torchvision(path=str(tmp_path), dataset="FGVCAircraft")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"MATLAB 5.0" + bytes(130), b"\0" * 500])
+def test_a_damaged_table_is_named(content: bytes, tmp_path: Path) -> None:
+    cars(tmp_path)
+    (tmp_path / "stanford_cars" / "devkit" / "cars_train_annos.mat").write_bytes(content)
+    with pytest.raises(DataError, match="torchvision cannot read StanfordCars under"):
+        build_torchvision(path=str(tmp_path), dataset="StanfordCars")
+
+
+def test_a_table_of_another_shape_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "food-101" / "meta" / "train.json", "[]")
+    write(tmp_path / "food-101" / "meta" / "test.json", "[]")
+    (tmp_path / "food-101" / "images").mkdir()
+    with pytest.raises(DataError, match=r"torchvision cannot read Food101 under .*no attribute"):
+        build_torchvision(path=str(tmp_path), dataset="Food101")

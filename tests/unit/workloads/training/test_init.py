@@ -134,8 +134,9 @@ def test_features_of_too_many_layers_are_refused(tmp_path):
 def test_other_channels_of_the_images_are_refused(tmp_path):
     torch.save(drawn(config_of()).state_dict(), tmp_path / "rgb.pth")
     lines = r"features\.stem\.0\.weight: \[4, 3, 3, 3\] in the file, \[4, 1, 3, 3\] in the network"
-    with pytest.raises(WeightsError, match=lines):
+    with pytest.raises(WeightsError, match=lines) as caught:
         begin(network(config_of(), in_channels=1), tmp_path / "rgb.pth")
+    assert caught.value.hint == "the file's network takes images of 3 channels, these have 1"
 
 
 def test_features_alone_will_do(tmp_path, torchvision_resnet18):
@@ -343,3 +344,22 @@ def test_files_that_are_no_networks(tmp_path):
         begin(network(config_of()), tmp_path / "x.pth")
     with pytest.raises(WeightsError, match="there is no file"):
         begin(network(config_of()), tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: torch.full_like(t, torch.nan), "values that are not finite"),
+        (lambda t: t.int(), "values of type int32"),
+        (lambda t: t.to(torch.complex64), "values of type complex64"),
+    ],
+)
+def test_numbers_that_no_training_can_begin_with_are_refused(tmp_path, change, words):
+    state = drawn(config_of()).state_dict()
+    torch.save({**state, "features.stem.0.weight": change(state["features.stem.0.weight"])},
+               tmp_path / "w.pth")  # fmt: skip
+    model = network(config_of())
+    before = copy_of(model)
+    with pytest.raises(WeightsError, match=f"features.stem.0.weight has {words}"):
+        begin(model, tmp_path / "w.pth")
+    assert parts_that_changed(before, model) == set()
