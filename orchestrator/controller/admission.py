@@ -19,7 +19,7 @@ from orchestrator.controller.candidates import (
     Start,
     Wait,
 )
-from orchestrator.controller.fleet import Fleet, RayJobsApi, pack_of
+from orchestrator.controller.fleet import Fleet, RayJobsApi
 from orchestrator.controller.policy import admit, grow
 from orchestrator.jobs.errors import ApiError
 from orchestrator.jobs.ids import submission_id
@@ -114,7 +114,7 @@ def may_grow(job: Job) -> bool:
     spec = job.spec
     told = job.stop_requested or job.tags.get(TAG_STOP_SENT) == str(job.attempt)
     wider = bool(spec.worker_counts) and job.num_workers < spec.worker_counts[-1]
-    return wider and not pack_of(job) and not told
+    return wider and not job.pack and not told
 
 
 def grow_running(
@@ -157,7 +157,7 @@ def _candidate(job: Job, states: Mapping[str, State | None]) -> Candidate:
         worker_counts=job.spec.worker_counts,
         not_before_ms=job.not_before_ms,
         after={name: states[name] for name in job.spec.after if name in states},
-        pack=pack_of(job),
+        pack=job.pack,
         group=job.group,
         max_parallel=job.spec.max_parallel,
     )

@@ -32,7 +32,7 @@ def log_archiver(store: JobStore, ray: RayJobs, ray_log_root: Path | None) -> Ca
             if name in store.list_artifacts(job, "logs"):
                 return
             content = _fetch(ray, ray_log_root, job.submission_id)
-            if job.raw_spec.get("pack"):  # the log is of all jobs that the driver ran
+            if job.pack:  # the log is of all jobs that the driver ran
                 content = _slice(content, job)
             if content:
                 store.put_artifact(job, name, content[-_LIMIT_BYTES:])

@@ -67,7 +67,7 @@ class Fleet:
         found = []
         for name, jobs in self._jobs.items():
             said = self._said.get(name)
-            pack = pack_of(jobs[0])
+            pack = jobs[0].pack
             if not pack or said is None or said.is_over or name in self._closed:
                 continue
             found.append(
@@ -94,12 +94,3 @@ class Fleet:
 def seconds_left(jobs: Iterable[Job]) -> float:
     """Return how long a driver is at the job that it has begun; 0 as long as that is unknown."""
     return max((float(job.progress.get("eta_s") or 0) for job in jobs if job.has_begun), default=0)
-
-
-def pack_of(job: Job) -> str:
-    """Return the pack that a job shares a driver with; empty for one that keeps it to itself.
-
-    Only one worker can be kept from one job to the next, and it must not change its number.
-    """
-    spec = job.spec
-    return spec.pack if spec.resources.num_workers == 1 and len(spec.worker_counts) <= 1 else ""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.controller.admission import submit_attempt
-from orchestrator.controller.fleet import Fleet, RayJobsApi, pack_of, seconds_left
+from orchestrator.controller.fleet import Fleet, RayJobsApi, seconds_left
 from orchestrator.controller.retry import Close, Resize, Retry, judge
 from orchestrator.jobs.errors import ApiError
 from orchestrator.jobs.job import (
@@ -85,7 +85,7 @@ def _was_left(job: Job) -> bool:
     A finished job is moved by its driver, just after the outcome is written.
     """
     said = job.outcome(job.attempt).get("outcome", "finished")
-    return bool(pack_of(job)) and said != "finished"
+    return bool(job.pack) and said != "finished"
 
 
 def watch_handed(scene: Scene, job: Job) -> tuple[str, bool]:
@@ -149,7 +149,7 @@ def _stop_if_wanted(scene: Scene, job: Job) -> str:
     sent = job.tags.get(TAG_STOP_SENT) == str(job.attempt)
     if overdue_ms > 0 and not job.stop_requested:
         store.set_tags(job, {TAG_STOP: f"{_TIME_LIMIT} of {limit} s reached"})
-    elif sent and pack_of(job):
+    elif sent and job.pack:
         asked = job.tags.get(TAG_STOP, "")
         waits_ms = now_ms - int(asked) if asked.isdigit() else overdue_ms
         return _end_driver(scene, job) if waits_ms > _STOP_PATIENCE_MS else ""
@@ -157,7 +157,7 @@ def _stop_if_wanted(scene: Scene, job: Job) -> str:
         return ""
     # The signal goes first: if we die after it, it is sent again, which changes nothing. One that
     # would reach other jobs as well is not sent: the driver has its eye on the wish itself.
-    if not pack_of(job) and not scene.ray.stop(job.submission_id):
+    if not job.pack and not scene.ray.stop(job.submission_id):
         return ""  # not yet running: the next step asks again
     phase = "resizing" if job.is_resizing and not job.stop_requested else "stopping"
     store.set_tags(job, {TAG_STOP_SENT: str(job.attempt), TAG_PHASE: phase})

@@ -91,7 +91,7 @@ def main() -> int:
     if job.attempt != attempt or job.state is not State.RUNNING:
         say(f"attempt {attempt} of {job.job_id} is not wanted any more ({job.state})")
         return 0
-    if job.raw_spec.get("pack") and job.num_workers == 1:
+    if job.pack:
         count = _run_pack(profile, job)
         say(f"driver ends after {count} jobs, {time.monotonic() - started:.1f} s")
         return 0  # how each job ended stands with the job

@@ -176,6 +176,15 @@ class Job:
         return int(self.tags.get(TAG_WORKERS) or self.raw_spec["resources"]["num_workers"])
 
     @property
+    def pack(self) -> str:
+        """The pack that it shares a driver with; empty for a job that keeps its driver to itself.
+
+        Only one worker can be kept from one job to the next, and it must not change its number.
+        """
+        spec = self.spec
+        return spec.pack if spec.resources.num_workers == 1 and len(spec.worker_counts) <= 1 else ""
+
+    @property
     def gang(self) -> "Resources":
         """What the newest attempt holds."""
         return self.spec.resources.with_workers(self.num_workers)
