@@ -20,7 +20,7 @@ def ask(module: str, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
     It has no time limit; Ctrl-C ends both processes.
 
     Args:
-        module: `workloads.models` or `workloads.evaluation`.
+        module: `workloads.models`, `workloads.evaluation` or `workloads.training.describe`.
         verb: One of the `VERBS` in its `__main__`.
         request: What the verb takes; must be JSON.
 

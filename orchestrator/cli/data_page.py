@@ -81,7 +81,7 @@ def _finding(finding: Finding) -> str:
     shown = finding.examples[:_MOST_EXAMPLES]
     if finding.level == "note":
         shown = shown[:2]
-    lines = [f"{mark} {finding.text}", *(f"           {example}" for example in shown)]
+    lines = [f"{mark} {finding.text}", *(f"           {printable(example)}" for example in shown)]
     if shown and finding.count > len(shown):
         lines.append(f"           and {finding.count - len(shown):,} more")
     return "\n".join(lines)

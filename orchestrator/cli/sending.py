@@ -110,8 +110,8 @@ def check_beginnings(plans: Iterable[tuple[str, planning.Plan]]) -> None:
 
     A child process gives a file of first weights to the network, as a worker will, and builds a
     network whose name alone does not tell its features; other trainings cost nothing. It is asked
-    once for trainings that begin alike. Of a study with many different ones none is looked into: it
-    would take minutes, and their workers say the same.
+    once for trainings that begin alike. Of a study with many different ones the first are looked
+    into: all would take minutes, and the workers say the same.
 
     Args:
         plans: Trainings on this machine, each with the file or command line to name in errors.
@@ -129,11 +129,10 @@ def check_beginnings(plans: Iterable[tuple[str, planning.Plan]]) -> None:
             alike = json.dumps([config[key] for key in keys], sort_keys=True)
             request = {"config": config, "source": source, "weights": begins}
             questions.setdefault(alike, request)
-    if len(questions) <= _MOST_LOOKS:
-        for question in questions.values():
-            told = ask("workloads.training.describe", "beginning", question)["told"]
-            if told:
-                talk(f"the workers will say: {told}")
+    asked = list(questions.values())[:_MOST_LOOKS]
+    told = [ask("workloads.training.describe", "beginning", question)["told"] for question in asked]
+    for sentence in dict.fromkeys(filter(None, told)):
+        talk(f"the workers will say: {sentence}")
 
 
 def show_plan(plan: planning.Plan | EvalPlan) -> None:

@@ -9,7 +9,6 @@ from workloads.config.data import SOURCE_CONFIGS, SourceBase
 from workloads.config.errors import ConfigError, Problem, did_you_mean
 
 _MARKS = (
-    ("manifest.json", "packed"),
     ("train_test_split.txt", "cub200"),
     ("t10k-images-idx3-ubyte", "fashion_mnist"),
     ("t10k-images-idx3-ubyte.gz", "fashion_mnist"),
@@ -19,6 +18,7 @@ _MARKS = (
     ("meta", "cifar100"),
     ("val", "image_folder"),
     ("train", "image_folder"),
+    ("manifest.json", "packed"),  # last: an image folder may have one of another program
 )
 """What lies in a folder -> the source that reads it; the first that is there counts."""
 

@@ -16,7 +16,7 @@ from orchestrator.jobs.eval_data import data_of, legacy_images
 from orchestrator.jobs.job import TAG_CHECKPOINT, TAG_EVALUATED
 from orchestrator.jobs.spec import JobOptions, JobSpec
 from workloads.config.base import Config
-from workloads.config.data import SOURCE_CONFIGS, known_num_classes
+from workloads.config.data import SOURCE_CONFIGS
 from workloads.config.document import apply_overrides
 from workloads.config.errors import ConfigError, Problem
 from workloads.config.evaluate import EvalConfig
@@ -254,7 +254,7 @@ def _check(config: EvalConfig, checkpoint: ResolvedCheckpoint, network: KnownNet
     if channels is not None and channels != config.data.in_channels:
         text = f"the network takes images of {channels} channel{'s'[: channels > 1]}; those of "
         problems.append(Problem("data", f"{text}{config.data.name} have {config.data.in_channels}"))
-    known = known_num_classes(config.data)
+    known = config.data.num_classes
     if classes is not None and known is not None and known != classes:
         text = f"the network tells {classes} classes apart; {config.data.name} has {known}"
         problems.append(Problem("data", text, number_hint(classes, known)))

@@ -1,8 +1,9 @@
 """Whether the files that a training needs are there, looked at before anything is recorded.
 
-Only names, sizes and a few headers are read, without torch: what takes longer the workers check
-before they train. To be asked only where the cluster is this machine; another one may see other
-folders. One function for each source, in `CHECKS`.
+Without torch, and within about a second: small sets are read whole; of others names, sizes and the
+first images. What takes longer the workers check before they train. To be asked only where the
+cluster is this machine; another one may see other folders. One function for each source, in
+`CHECKS`.
 """
 
 from collections.abc import Callable
@@ -153,9 +154,10 @@ def check_fashion_mnist(data: FashionMnistConfig) -> int:
 
 def check_cifar(data: CifarConfig) -> int:
     """Read all files, one at a time: it takes a fraction of a second."""
-    from workloads.data.cifar_files import NUM_CLASSES, find_version, read_classes, read_images
+    from workloads.data.cifar_files import find_version, read_classes, read_images
 
-    num_classes = NUM_CLASSES[data.name]
+    num_classes = data.num_classes
+    assert num_classes is not None
     folder, version = find_version(data.path, num_classes)
     read_classes(folder, version, num_classes)
     images = {

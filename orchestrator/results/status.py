@@ -66,7 +66,7 @@ def one_line(text: str) -> str:
     A line that ends with a colon announces what the next one says, and is joined with it.
     """
     lines = [line.strip() for line in text.strip().split("\n")]
-    return printable(" ".join(lines[:2]) if lines[0].endswith(":") else lines[0])
+    return _without_controls(" ".join(lines[:2]) if lines[0].endswith(":") else lines[0])
 
 
 def all_lines(text: str) -> str:
@@ -74,10 +74,10 @@ def all_lines(text: str) -> str:
     text = text.strip()
     if len(text) > _MOST_CHARACTERS:
         text = text[:_MOST_CHARACTERS].rstrip() + _CUT
-    return "\n".join(printable(line.rstrip()) for line in text.split("\n"))
+    return "\n".join(_without_controls(line.rstrip()) for line in text.split("\n"))
 
 
-def printable(text: str) -> str:
+def _without_controls(text: str) -> str:
     """Return a line that others wrote, without what a terminal would obey."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text)
 

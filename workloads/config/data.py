@@ -99,9 +99,24 @@ class CifarConfig(SourceBase):
         crop=PadCropConfig(name="pad_crop", padding=4), flip=0.5
     )
 
-    name: Literal["cifar10", "cifar100"]
     path: str = Field(min_length=1)
     """The folder that was unpacked from the published archive, Python's or the binary version."""
+
+
+class Cifar10Config(CifarConfig):
+    """CIFAR-10."""
+
+    num_classes: ClassVar[int | None] = 10
+
+    name: Literal["cifar10"]
+
+
+class Cifar100Config(CifarConfig):
+    """CIFAR-100 with its fine classes."""
+
+    num_classes: ClassVar[int | None] = 100
+
+    name: Literal["cifar100"]
 
 
 class ImageFolderConfig(PathSource):
@@ -168,13 +183,16 @@ class TorchvisionConfig(PathSource):
 class Cub200Config(PathSource):
     """Caltech-UCSD Birds-200-2011, as its archive unpacks: `images.txt`, `train_test_split.txt`."""
 
+    num_classes: ClassVar[int | None] = 200
+
     name: Literal["cub200"]
 
 
 DataConfig = Annotated[
     DigitsConfig
     | FashionMnistConfig
-    | CifarConfig
+    | Cifar10Config
+    | Cifar100Config
     | ImageFolderConfig
     | PackedConfig
     | TorchvisionConfig
@@ -185,21 +203,13 @@ DataConfig = Annotated[
 SOURCE_CONFIGS: dict[str, type[SourceBase]] = {
     "digits": DigitsConfig,
     "fashion_mnist": FashionMnistConfig,
-    "cifar10": CifarConfig,
-    "cifar100": CifarConfig,
+    "cifar10": Cifar10Config,
+    "cifar100": Cifar100Config,
     "image_folder": ImageFolderConfig,
     "packed": PackedConfig,
     "torchvision": TorchvisionConfig,
     "cub200": Cub200Config,
 }
-
-
-_NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "cub200": 200}
-
-
-def known_num_classes(data: SourceBase) -> int | None:
-    """Return how many classes a source has, where its name says it."""
-    return data.num_classes or _NUM_CLASSES.get(getattr(data, "name", ""))
 
 
 def fill_usual(document: dict[str, Any], *, sections: tuple[str, ...]) -> dict[str, Any]:

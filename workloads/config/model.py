@@ -62,6 +62,8 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _values_are_there(self) -> "ModelConfig":
         """A matrix has as many singular values as channels."""
+        if self.uses_class_token_only:
+            return self
         channels = self.head.reduced_channels
         if channels is None and isinstance(self.backbone, SmallResNetConfig):
             channels = self.backbone.out_channels  # all others have more than can be asked for

@@ -6,7 +6,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from workloads.config.backbones import BackboneBase
 from workloads.config.base import Config
-from workloads.config.data import DataConfig, DigitsConfig, fill_usual, known_num_classes
+from workloads.config.data import DataConfig, DigitsConfig, fill_usual
 from workloads.config.images import AugmentConfig, ImagesConfig, MixConfig
 from workloads.config.model import ModelConfig
 from workloads.config.optim import OptimConfig, Part, SgdConfig
@@ -215,12 +215,13 @@ class TrainConfig(Config):
                 f"images.mean and std have {mean} numbers; images of {self.data.name} have "
                 f"{channels} channel{'s'[: channels > 1]}"
             )
-        for name in ("color_jitter", "rand_augment"):
-            if getattr(self.augment, name) is not None and self.data.white != 255:
-                raise ValueError(
-                    f"augment.{name} takes pixels from 0 to 255, and those of {self.data.name} go "
-                    f"to {self.data.white}; leave it out: augment.{name}=null"
-                )
+        by_colour = [n for n in ("color_jitter", "rand_augment") if getattr(self.augment, n)]
+        if by_colour and self.data.white != 255:
+            names = " and ".join(f"augment.{name}" for name in by_colour)
+            raise ValueError(
+                f"for {names} pixels go from 0 to 255, and those of {self.data.name} go to "
+                f"{self.data.white}; write {' '.join(f'augment.{n}=null' for n in by_colour)}"
+            )
         starts = [step.from_epoch for step in self.progressive]
         if starts and (starts[0] != 0 or starts != sorted(set(starts))):
             raise ValueError(f"progressive begins at epoch 0 and ascends; got from_epoch {starts}")
@@ -230,7 +231,7 @@ class TrainConfig(Config):
             raise ValueError(
                 f"mix blends pairs of images, and global_batch_size {self.global_batch_size} is odd"
             )
-        classes = known_num_classes(self.data)
+        classes = self.data.num_classes
         if classes is not None and self.label_smoothing_over == "others":
             check_smoothing_over_others(self.label_smoothing, classes)
         with_weights = self._parts_with_weights()
@@ -338,7 +339,9 @@ def _settings_that_help(backbone: BackboneBase, image_size: int, *, needed: int)
             changed = type(backbone).model_validate({**backbone.model_dump(), key: value})
         except ValidationError:  # a size that the patches do not divide
             continue
-        if (changed.num_positions(image_size) or 0) >= needed:
+        positions = changed.num_positions(image_size)
+        told = positions is not None and positions >= needed
+        if told or (positions is None and key == "image_size"):  # as the network itself would say
             found.append(f"{key} {_as_written(value)}")
     return found
 

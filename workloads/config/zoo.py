@@ -122,7 +122,8 @@ def _inceptions() -> Iterator[ZooEntry]:
 # --- transformers --------------------------------------------------------------------------------
 
 _DROP_PATH = 0.1
-"""Stochastic depth in the published training of DeiT, SoT and DropCov."""
+"""Stochastic depth in the published training of DeiT, SoT and DropCov; theirs of Swin-T too, whose
+own code has 0.2."""
 
 _CROSS_COV = {
     "tiny": {"num_heads": 6, "head_width": 14},
@@ -159,8 +160,9 @@ def _sots() -> Iterator[ZooEntry]:
 
 
 def _swins() -> Iterator[ZooEntry]:
-    yield _entry("swin_tiny_gap", "swin_tiny", _head("gap"))
-    yield from _token_heads({"name": "swin_tiny"}, _CROSS_COV["small"])
+    backbone = {"name": "swin_tiny", "drop_path": _DROP_PATH}
+    yield _entry("swin_tiny_gap", backbone, _head("gap"))
+    yield from _token_heads(backbone, _CROSS_COV["small"])
 
 
 def _token_heads(backbone: dict[str, Any], heads: dict[str, int]) -> Iterator[ZooEntry]:

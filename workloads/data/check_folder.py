@@ -20,7 +20,7 @@ from workloads.data.errors import DataError, printable
 from workloads.data.filesystem import explained, open_filesystem, read_file
 from workloads.data.image_facts import ImageFacts, Trait, image_facts
 from workloads.data.processes import Tick, in_processes
-from workloads.data.scan import EXTENSIONS, SPLITS, leads_nowhere, refuse_odd_name
+from workloads.data.scan import EXTENSIONS, SPLITS, is_text, leads_nowhere, refuse_odd_name
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -128,7 +128,7 @@ def _list_images(
             if is_folder and not inner:
                 other_folders.append(split)
         elif is_folder and len(inner) == 1:
-            refuse_odd_name(name)
+            refuse_odd_name(inner[0])
             counts[split].setdefault(inner[0], 0)
         elif size is None and len(inner) < 2:
             dead_links.append(name)
@@ -137,7 +137,6 @@ def _list_images(
                 passed_over.append(name)
                 continue
             counts[split][inner[0]] = counts[split].get(inner[0], 0) + 1
-            refuse_odd_name(name)
             images.append(_Listed(name, split, inner[0], size or 0))
     images.sort(key=lambda image: (image.split, image.label, image.name))
     counts = {split: dict(sorted(of_class.items())) for split, of_class in counts.items()}
@@ -145,6 +144,9 @@ def _list_images(
     if dead_links:
         text = "lead nowhere; mend or remove them"
         findings.append(finding_about("problem", "dead_link", sorted(dead_links), text, "link"))
+    if odd := [image.name for image in images if not is_text(image.name)]:
+        text = "have names that are not UTF-8; trainings take them, `data pack` does not"
+        findings.append(finding_about("warning", "odd_name", odd, text))
     if passed_over:
         findings.append(
             finding_about(

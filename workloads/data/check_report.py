@@ -129,8 +129,7 @@ def finding_about(
     count = len(examples)
     noun = what if count == 1 else {"class": "classes"}.get(what, f"{what}s")
     sentence = f"{count:,} {noun} {_singular(text) if count == 1 else text}"
-    shown = [printable(example) for example in examples[:_MOST_EXAMPLES]]
-    return Finding(level, kind, sentence, count, shown)
+    return Finding(level, kind, sentence, count, list(examples[:_MOST_EXAMPLES]))
 
 
 def _singular(text: str) -> str:

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import torch
 
-from workloads.data.cifar_files import NUM_CLASSES, find_version, read_classes, read_images
+from workloads.data.cifar_files import find_version, read_classes, read_images
 from workloads.data.in_memory import MemoryStore, Numbered
 from workloads.data.peers import ALONE, Peers
 from workloads.data.store import SourceImages
@@ -18,12 +18,12 @@ def build_cifar10(*, path: str, peers: Peers = ALONE) -> SourceImages:
         DataError: If files are missing, cut short, or not what their names say.
         OSError: The storage failed.
     """
-    return _build(path, NUM_CLASSES["cifar10"])
+    return _build(path, 10)
 
 
 def build_cifar100(*, path: str, peers: Peers = ALONE) -> SourceImages:
     """Read CIFAR-100 with its 100 fine classes; otherwise as `build_cifar10`."""
-    return _build(path, NUM_CLASSES["cifar100"])
+    return _build(path, 100)
 
 
 def _build(path: str, num_classes: int) -> SourceImages:

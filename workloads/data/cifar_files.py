@@ -20,7 +20,6 @@ from workloads.data.errors import DataError
 from workloads.data.files import local_folder, read_local
 
 Bytes = NDArray[np.uint8]
-NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
 _PIXELS = 3 * 32 * 32
 
 

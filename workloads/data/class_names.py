@@ -69,9 +69,10 @@ def _of_pack(data: PackedConfig, split: Split) -> list[str]:
 
 
 def _of_cifar(data: CifarConfig, split: Split) -> list[str]:
-    from workloads.data.cifar_files import NUM_CLASSES, find_version, read_classes
+    from workloads.data.cifar_files import find_version, read_classes
 
-    num_classes = NUM_CLASSES[data.name]
+    num_classes = data.num_classes
+    assert num_classes is not None
     folder, version = find_version(data.path, num_classes)
     return read_classes(folder, version, num_classes)
 

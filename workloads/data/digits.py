@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workloads.config.data import DigitsConfig
 from workloads.data.class_names import DIGITS
 from workloads.data.errors import DataError
 from workloads.data.in_memory import MemoryStore
@@ -44,7 +45,7 @@ def build_digits(*, val_fraction: float = 0.2, peers: Peers = ALONE) -> SourceIm
         classes=list(DIGITS),
         in_channels=1,
         digest=hashlib.sha256(path.read_bytes() + f" {val_fraction!r}".encode()).hexdigest(),
-        max_value=16.0,
+        max_value=float(DigitsConfig.white),
     )
 
 

@@ -65,9 +65,9 @@ def image_facts(data: bytes, name: str, max_pixels: int) -> ImageFacts:
             size, kind = (width, height), "JPEG"
             traits += ["grayscale"] if colour == "Gray" else []
             if b"Exif\0\0" in data[: 1 << 16]:
-                traits += _traits_of_opened(data)[2]
+                traits += _traits_of_opened(data, max_pixels)[2]
         else:
-            kind, size, traits = _traits_of_opened(data)
+            kind, size, traits = _traits_of_opened(data, max_pixels)
             decode_image(data, name=printable(name), max_pixels=max_pixels)
     except DataError as error:
         reason = error.message.removeprefix(f"{printable(name)}: ")
@@ -91,14 +91,18 @@ def _is_sound_jpeg(data: bytes, max_pixels: int) -> bool:
     return True
 
 
-def _traits_of_opened(data: bytes) -> tuple[str, tuple[int, int] | None, list[Trait]]:
-    """Return the format, the size and what Pillow says of a file without decoding it."""
+def _traits_of_opened(
+    data: bytes, max_pixels: int
+) -> tuple[str, tuple[int, int] | None, list[Trait]]:
+    """Return the format, the size and, of an image within the limit, what Pillow says of it."""
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = None  # decoding has a limit of its own
+    Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return str(image.format), image.size, _traits(image, data)
+            # To look for EXIF data at the end of a PNG, Pillow decodes it.
+            small = image.width * image.height <= max_pixels
+            return str(image.format), image.size, _traits(image, data) if small else []
     except Exception:  # decoding says why
         return "", None, []
 

@@ -7,6 +7,7 @@ is written does not depend on how many processes there are, nor on how often the
 
 import errno
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,13 @@ from workloads.data.pack_shard import (
     pack_shard,
 )
 from workloads.data.processes import in_processes
-from workloads.data.scan import SPLITS, FolderIndex, scan_image_folder, size_of
+from workloads.data.scan import (
+    SPLITS,
+    FolderIndex,
+    refuse_odd_name,
+    scan_image_folder,
+    size_of,
+)
 
 _SAMPLED = 24
 _MARGIN = 1.05
@@ -105,8 +112,14 @@ def _run(
 
 
 def _with_sizes(index: FolderIndex) -> dict[Split, list[SourceImage]]:
-    """Return the images of both splits with their sizes in bytes."""
+    """Return the images of both splits with their sizes in bytes.
+
+    Raises:
+        DataError: A name cannot be stored as text.
+    """
     samples: dict[Split, list[tuple[str, int]]] = {"train": index.train, "val": index.val}
+    for name, _ in (*index.train, *index.val):
+        refuse_odd_name(name)
     return {
         split: [(name, label, size_of(index.files, name)) for name, label in part]
         for split, part in samples.items()
@@ -117,9 +130,9 @@ def _refuse_inside(folder: Path, source: str) -> None:
     """Refuse to write among the images, where a pack would be taken for a class."""
     if is_remote(source):
         return
-    root = Path(local_path(source)).absolute()
+    root = Path(os.path.realpath(local_path(source)))
     for split in SPLITS:
-        if folder.is_relative_to(root / split):
+        if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root / split)):
             raise DataError(f"{folder} lies among the images of {root}", "choose another folder")
 
 

@@ -186,7 +186,7 @@ class Manifest(Config):
             raise DataError(text, "it takes two to tell apart")
         for split in ("train", "val"):
             if not any(shard.images for shard in self.shards if shard.split == split):
-                raise DataError(f"{path} holds no images to {split}", "pack the images again")
+                raise DataError(f"{path} holds no images of {split}", "pack the images again")
 
     def find_variant(self, name: str | None, path: str) -> Variant:
         """Return the variant called `name`, or the only one.

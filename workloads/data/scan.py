@@ -3,6 +3,7 @@
 path/train/<class>/**/*.jpg        path/val/<class>/**/*.jpg
 """
 
+import errno
 import hashlib
 import math
 import os
@@ -174,7 +175,8 @@ def _is_image(name: str) -> bool:
 
 
 def _list_local(root: Path, needed: Sequence[str]) -> Listing:
-    names = _folders(root, among=SPLITS)
+    other = [split for split in SPLITS if split not in needed and (root / split).is_dir()]
+    names = _folders(root, among=(*needed, *other))
     for split in needed:
         if split not in names:
             raise _no_split(root, split)
@@ -206,9 +208,9 @@ def class_folders(root: Path, split: str) -> list[str]:
     """Return the names of the classes of a split, sorted, without a look at its images.
 
     Raises:
-        DataError: There is no such split.
+        DataError: There is no such folder or split.
     """
-    if not (root / split).is_dir():
+    if split not in _folders(root, among=(split,)):
         raise _no_split(root, split)
     return _folders(root / split)
 
@@ -237,16 +239,23 @@ def size_of(files: ImageFiles, name: str) -> int:
         return 0
 
 
+def is_text(name: str) -> bool:
+    """Whether the name of a file is UTF-8, as most file systems do not ask it to be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def refuse_odd_name(name: str) -> None:
-    """Refuse the name of a file or folder that cannot be stored as text.
+    """Refuse the name of a class, or of what is packed, that cannot be stored as text.
 
     Raises:
         DataError: It is not UTF-8.
     """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"the file name {os.fsencode(name)!r} is not UTF-8", "rename it") from None
+    if not is_text(name):
+        raise DataError(f"the file name {os.fsencode(name)!r} is not UTF-8", "rename it")
 
 
 def _folders(folder: Path, among: Sequence[str] | None = None) -> list[str]:
@@ -267,7 +276,7 @@ def _folders(folder: Path, among: Sequence[str] | None = None) -> list[str]:
                         "mend or remove it",
                     )
                 if entry.is_dir():
-                    refuse_odd_name(entry.path)
+                    refuse_odd_name(entry.name)
                     found.append(entry.name)
     except OSError as error:
         raise _explained(folder, error) from None
@@ -275,8 +284,20 @@ def _folders(folder: Path, among: Sequence[str] | None = None) -> list[str]:
 
 
 def leads_nowhere(entry: "os.DirEntry[str]") -> bool:
-    """Whether an entry is a link to what is not there, or to itself."""
-    return entry.is_symlink() and not os.path.exists(entry.path)
+    """Whether an entry is a link to what is not there, or to itself.
+
+    Raises:
+        OSError: The storage failed, which says nothing of the link.
+    """
+    if not entry.is_symlink():
+        return False
+    try:
+        entry.stat()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return True
+    return False
 
 
 def _images(folder: Path) -> Iterator[str]:
@@ -287,9 +308,7 @@ def _images(folder: Path) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             if _is_image(name):
-                path = Path(base) / name
-                refuse_odd_name(str(path))
-                yield path.relative_to(folder).as_posix()
+                yield (Path(base) / name).relative_to(folder).as_posix()
 
 
 def _explained(folder: str | Path, error: OSError) -> Exception:

@@ -82,7 +82,8 @@ LAYOUTS = {
         "list",
     ),
     "STL10": Layout(
-        ("stl10_binary", "stl10_binary/class_names.txt"),
+        # torchvision wants the images without labels, too.
+        ("stl10_binary", "stl10_binary/class_names.txt", "stl10_binary/unlabeled_X.bin"),
         _TRAIN_TEST,
         {
             split: (f"stl10_binary/{split}_X.bin", f"stl10_binary/{split}_y.bin")

@@ -116,9 +116,8 @@ def _open(dataset: str, root: Path, layout: Layout, split: str | None) -> tuple[
         raise
     except Exception as error:  # readers of damaged tables raise almost anything
         reason = str(error).partition(" You can use download")[0] or type(error).__name__
-        raise DataError(
-            f"torchvision cannot read {dataset} under {root}: {reason}", "unpack it again"
-        ) from None
+        hint = "" if isinstance(error, ImportError) else "unpack it again"
+        raise DataError(f"torchvision cannot read {dataset} under {root}: {reason}", hint) from None
     if not len(parts.labels):
         raise DataError(f"{dataset} under {root} holds no images of split {split}")
     return classes, parts

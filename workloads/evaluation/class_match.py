@@ -36,8 +36,9 @@ def refuse_other_classes(
         return
     if sorted(names) == sorted(data):
         _refuse_order(list(data), list(names), origin)
-    missing = [name for name in data if name not in set(names)]
-    unknown = [name for name in names if name not in set(data)]
+    of_data, of_weights = set(data), set(names)
+    missing = [name for name in data if name not in of_weights]
+    unknown = [name for name in names if name not in of_data]
     parts = [f"{origin} has {len(names)} classes, the data {len(data)}"]
     if missing:
         parts.append(f"only the data has {_shorten(missing)}")

@@ -232,14 +232,14 @@ def _conclude(
             config=config,
         ),
         outcomes=outcomes,
-        classes=[_printable(name) for name in data.classes],
-        names=[_printable(name) for name in data.names],
+        classes=[_as_text(name) for name in data.classes],
+        names=[_as_text(name) for name in data.names],
         per_class=per_class,
         confusions=confusions,
         calibration=calibration,
     )
 
 
-def _printable(name: str) -> str:
+def _as_text(name: str) -> str:
     """Return a name that every file can hold: a file system's bytes need not be text."""
     return name.encode("utf-8", "backslashreplace").decode()

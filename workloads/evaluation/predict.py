@@ -28,7 +28,7 @@ from workloads.models.weights.export import usual_image_size
 _AT_ONCE = 16
 """Images decoded before they are judged; more take more memory."""
 _NOT_FINITE = (
-    "the network's answer is not finite; the weights are broken, or it is not made as the images "
+    "the network's answer is not finite; the weights are broken, or the image is not made as those "
     "of its training"
 )
 

@@ -30,6 +30,9 @@ class Judgement:
 class FiniteGuard:
     """Judges gradients after they were averaged over ranks, so all ranks see and do the same.
 
+    A gradient is bad if a number in it is not finite; with clipping also if its norm, which is then
+    divided by, is too large to be worked out.
+
     A NaN or infinite loss makes the gradients NaN, and a matrix root can make them so from a
     finite loss. Such an update never reaches the weights, and nothing comes out of the process
     that was computed after it:
@@ -83,7 +86,7 @@ class FiniteGuard:
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if clips and norm is not None:
             # Clipping divides by the norm, whose squares overflow before the gradients do.
-            self._found_bad += (~norm.isfinite()).float()
+            self._found_bad.logical_or_(~norm.isfinite())  # kernels take 1 for a bad step, not 2
         else:
             # The kernel of torch's gradient scaler, one pass; the scale 1 changes nothing.
             torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._found_bad, self._one)

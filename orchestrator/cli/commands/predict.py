@@ -18,7 +18,7 @@ from orchestrator.jobs.checkpoints import (
     resolve_checkpoint,
 )
 from orchestrator.jobs.errors import EXIT_USAGE, GcpctlError, NotFoundError, UnreachableError
-from orchestrator.results.status import printable
+from workloads.data.errors import printable
 
 EXIT_SOME_UNANSWERED = EXIT_USAGE
 

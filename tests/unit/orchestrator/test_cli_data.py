@@ -171,7 +171,7 @@ def test_bad_images_are_named(tree, gcpctl):
 
 
 def test_an_interrupt_keeps_what_is_done(tmp_path):
-    tree = make_tree(tmp_path / "tree", train=40, val=1)
+    tree = make_tree(tmp_path / "tree", train=250, val=1)
     target = tmp_path / "p"
     command = [sys.executable, "-m", "orchestrator.cli.main", "data", "pack", str(tree)]
     options = ["--shard-images", "2", "--workers", "2"]

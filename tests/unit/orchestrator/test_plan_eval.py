@@ -201,6 +201,12 @@ def test_a_folder_shows_what_it_is(tmp_path):
     assert "did you mean 'digits'" in caught.value.hint
 
 
+def test_an_image_folder_may_have_a_manifest_of_another_program(tmp_path):
+    (tmp_path / "val" / "ant").mkdir(parents=True)
+    (tmp_path / "manifest.json").write_text("{}")
+    assert data_of(str(tmp_path), tmp_path)["name"] == "image_folder"
+
+
 def test_a_folder_elsewhere_is_not_looked_at():
     assert data_of("/data/birds", None) == {"name": "image_folder", "path": "/data/birds"}
     assert data_of("s3://b/birds/manifest.json", FOLDER) == {

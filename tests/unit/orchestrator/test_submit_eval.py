@@ -216,7 +216,7 @@ def test_predictions_as_a_table():
 def test_names_that_a_terminal_would_obey_are_written_as_text():
     image = {"path": "a\n\x1b[31m.jpg", "predictions": [{"class": "o\twl", "probability": 1.0}]}
     lines = commands._table({"classes_known": True, "images": [image]}).splitlines()
-    assert lines[1:] == ["a  [31m.jpg  100.00 %     o wl"]
+    assert lines[1:] == [r"a\x0a\x1b[31m.jpg  100.00 %     o\x09wl"]
 
 
 def test_an_empty_path_is_no_name_of_this_folder(small):

@@ -77,8 +77,21 @@ def test_a_study_asks_once_for_what_begins_alike_and_not_for_much(weights, asked
     with pytest.raises(GcpctlError, match=r"^model.head.reduced_channels=8:"):
         check_beginnings(plans(2))
     assert len(asked) == 1
-    check_beginnings(plans(5))
-    assert len(asked) == 1
+
+
+def test_of_a_large_study_the_first_beginnings_are_looked_into_and_told_once(asked, monkeypatch):
+    def answer(*question):
+        asked.append(question)
+        return {"told": "began with features"}
+
+    monkeypatch.setattr(sending, "ask", answer)
+    lines = []
+    monkeypatch.setattr(sending, "talk", lines.append)
+    network = "model.backbone={name: torchvision, model: resnet18}"
+    sizes = [f"images.size={32 + 8 * number}" for number in range(6)]
+    check_beginnings([(s, plan_train(RECIPE, [network, s], Request())) for s in sizes])
+    assert len(asked) == 4
+    assert lines == ["the workers will say: began with features"]
 
 
 def test_a_search_over_networks_is_not_looked_into(weights, asked):

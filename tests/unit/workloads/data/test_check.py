@@ -151,12 +151,24 @@ def test_links_are_followed_as_training_follows_them(tree):
     index.digest()
 
 
-def test_a_name_that_is_no_text_is_refused_and_passed_over_where_it_is_no_image(tree):
+def test_names_that_are_no_text_are_told_and_of_classes_refused(tree):
     (tree / "val/ant" / os.fsdecode(b"\xfe.txt")).touch()
-    assert found(check_data(str(tree)))["passed_over"][2] == ["val/ant/\\udcfe.txt"]
+    assert found(check_data(str(tree)))["passed_over"][2] == ["val/ant/\udcfe.txt"]
     (tree / "val/ant/000.jpeg").rename(tree / "val/ant" / os.fsdecode(b"\xff.jpeg"))
-    with pytest.raises(DataError, match=r"xff\.jpeg' is not UTF-8"):
+    assert found(check_data(str(tree)))["odd_name"][2] == ["val/ant/\udcff.jpeg"]
+    (tree / "val" / os.fsdecode(b"\xff")).mkdir()
+    with pytest.raises(DataError, match=r"xff' is not UTF-8"):
         check_data(str(tree))
+
+
+def test_of_an_image_above_the_limit_nothing_is_decoded(tmp_path):
+    """Pillow decodes a PNG to its end to look for EXIF data."""
+    picture(1, (60, 50), "RGBA").save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    assert image_facts(data, "a.png", 3000).traits == ("transparent",)
+    large = image_facts(data, "a.png", 2999)
+    assert (large.size, large.traits) == ((60, 50), ())
+    assert large.error != ""
 
 
 def test_many_equal_files_are_named_in_part(tree):

@@ -1,5 +1,6 @@
 """Image folders with links, pipes and names that no ordinary folder has."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -9,9 +10,13 @@ import pytest
 from tests.unit.workloads.data.image_trees import make_tree
 from workloads.data.errors import DataError
 from workloads.data.files import LocalFiles
-from workloads.data.scan import check_images, scan_image_folder
+from workloads.data.image_folder import build_image_folder
+from workloads.data.pack import pack_images
+from workloads.data.pack_manifest import PackOptions, make_variants
+from workloads.data.scan import check_images, leads_nowhere, scan_image_folder
 
 MAX_PIXELS = 1_000_000
+OPTIONS = PackOptions(variants=make_variants(("jpeg",), (16,), original=False))
 
 
 @pytest.fixture
@@ -64,14 +69,68 @@ def test_one_class_is_refused(folder: Path) -> None:
         scan_image_folder(folder)
 
 
-@pytest.mark.parametrize("what", ["train/cat/\udcff.jpg", "train/\udcff"])
-def test_names_that_are_no_text_are_refused(folder: Path, what: str) -> None:
-    if what.endswith(".jpg"):
-        (folder / what).touch()
-    else:
-        (folder / what).mkdir()
-    with pytest.raises(DataError, match=r"images/train/.*\\xff.* is not UTF-8"):
+def test_a_class_whose_name_is_no_text_is_refused(folder: Path) -> None:
+    (folder / "train" / "\udcff").mkdir()
+    with pytest.raises(DataError, match=r"\\xff.* is not UTF-8"):
         scan_image_folder(folder)
+
+
+def test_images_and_folders_above_may_be_called_anything_but_packs_hold_text(tmp_path: Path):
+    root = make_tree(tmp_path / "\udcff", train=2, val=2)
+    (root / "train" / "ant" / "000.jpeg").rename(root / "train" / "ant" / "\udcfe.jpeg")
+    source = build_image_folder(path=str(root))
+    assert "train/ant/\udcfe.jpeg" in source.train.names
+    with pytest.raises(DataError, match=r"\\xfe.* is not UTF-8"):
+        pack_images(str(root), str(tmp_path / "pack"), OPTIONS)
+
+
+def test_a_dead_link_counts_only_for_the_split_that_is_read(folder: Path) -> None:
+    shutil.rmtree(folder / "train")
+    (folder / "train").symlink_to("unmounted")
+    assert len(scan_image_folder(folder, ("val",)).val) == 4
+    with pytest.raises(DataError, match="train is a link that leads nowhere"):
+        scan_image_folder(folder)
+
+
+def test_a_link_into_a_storage_that_fails_is_not_called_dead(folder, monkeypatch) -> None:
+    (folder / "train" / "cat").rename(folder / "elsewhere")
+    (folder / "train" / "cat").symlink_to(folder / "elsewhere")
+
+    class Entry:
+        def __init__(self, entry):
+            self._entry = entry
+
+        def __getattr__(self, name):
+            return getattr(self._entry, name)
+
+        def stat(self):
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    entries = [Entry(entry) for entry in os.scandir(folder / "train") if entry.is_symlink()]
+    with pytest.raises(OSError, match="Stale"):
+        leads_nowhere(entries[0])
+
+
+@pytest.mark.parametrize(
+    ("stands_in", "source", "target", "is_inside"),
+    [
+        ("train", "..", "../../packed", False),
+        (".", "../images", "train/packed", True),
+        (".", ".", "link/packed", True),
+        (".", ".", "packed", False),
+    ],
+)
+def test_a_pack_is_not_written_among_the_images(
+    stands_in, source, target, is_inside, folder, monkeypatch
+):
+    """Wherever one stands, and through links."""
+    (folder / "link").symlink_to("train")
+    monkeypatch.chdir(folder / stands_in)
+    if is_inside:
+        with pytest.raises(DataError, match="lies among the images of"):
+            pack_images(source, target, OPTIONS)
+        return
+    assert pack_images(source, target, OPTIONS).manifest.finished
 
 
 def test_what_is_there_instead_of_a_split_is_said(folder: Path) -> None:

@@ -239,7 +239,7 @@ def fewer_images(text):
     [
         (renamed_class, "a class is named twice"),
         (one_class, "holds one class, ant"),
-        (without_val, "holds no images to val"),
+        (without_val, "holds no images of val"),
         (one_shard_less, "shards of train are not numbered from 0 on"),
         (last_shard_less, "images are in the shards"),
         (one_file_twice, "a file belongs to two shards"),

@@ -170,6 +170,23 @@ def test_judged_later_the_weights_wait_for_the_verdict(tiny, bad_image):
         guard.confirm()
 
 
+@pytest.mark.parametrize("settings", [{}, {"clip_norm": 1.0}])
+def test_judged_later_no_number_of_bad_steps_moves_a_weight(settings, tiny):
+    """The kernels take exactly 1 for a bad step."""
+    run = build_run(tiny(**settings), MemoryContext())
+    prepare_network(run)
+    run.model.head.classifier.weight.register_hook(lambda grad: grad * math.inf)
+    guard = FiniteGuard(run, at_once=False)
+    before = [weight.detach().clone() for weight in run.model.parameters()]
+    batches = train_batches(run.data.train, seed=0, epoch=0, batch_size_per_worker=128)
+    for _, (images, labels) in zip(range(3), batches, strict=False):
+        take_step(run, guard, images, labels)
+    for old, new in zip(before, run.model.parameters(), strict=True):
+        assert torch.equal(old, new)
+    with pytest.raises(DivergedError, match="at step 1 "):
+        guard.confirm()
+
+
 @pytest.mark.parametrize("action", ["stop", "skip"])
 def test_ranks_decide_alike(action, tiny, on_two_ranks, bad_image):
     """Place 100 of the batch is on rank 1, and both say so."""

@@ -83,13 +83,13 @@ def test_two_classes_up_to_a_half():
     logits, labels, _ = batch(2)
     half = Criterion(0.5, over_others=True)
     assert half(logits, labels) == half(logits, 1 - labels)
-    with pytest.raises(ConfigError, match=r"label_smoothing: got 0.51; of 2 .* at most 0.5"):
+    with pytest.raises(ConfigError, match=r"label_smoothing \(0.51\): of 2 .* at most 0.5"):
         Criterion(0.51, over_others=True)(logits, labels)
 
 
 def test_one_class_has_no_others():
     logits, labels = torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64)
-    with pytest.raises(ConfigError, match=r"of 1 classes at most 0 can.*over: all"):
+    with pytest.raises(ConfigError, match=r"of 1 classes at most 0 can.*over=all"):
         Criterion(0.1, over_others=True)(logits, labels)
     assert Criterion(0.0, over_others=True)(logits, labels) == 0.0
 
