@@ -60,12 +60,18 @@ def test_the_number_of_workers_changes_nothing(live: Live, trained: Job):
     assert status["result"]["ece"] == pytest.approx(one.metrics["eval/ece"])
 
 
-def test_weights_out_of_mlflow(live: Live, trained: Job):
+@pytest.fixture(scope="module")
+def in_mlflow(live: Live, trained: Job) -> str:
+    """Its best weights as MLflow holds them, where no submit looks into them."""
     checkpoints = live.profile.storage_path / "judged" / "checkpoints"
     best = json.loads((checkpoints / "best.json").read_text())["step"]
     state = (checkpoints / f"step-{best:010d}" / "state.pt").read_bytes()
     live.store.put_artifact(trained, "kept/best.pt", state)
-    uri = f"runs:/{trained.run_id}/kept"
+    return f"runs:/{trained.run_id}/kept"
+
+
+def test_weights_out_of_mlflow(live: Live, trained: Job, in_mlflow: str):
+    uri = in_mlflow
     missing = live.gcpctl("submit", "eval", "-c", f"{uri}/no.pt", "--data", "digits", check=False)
     assert missing.returncode == 5
     assert "kept/best.pt" in missing.stderr
@@ -88,12 +94,17 @@ def test_an_evaluation_waits_for_its_training(live: Live):
     assert job.metrics["eval/top1"] == live.wait_final("later").result["val_top1"]
 
 
-def test_classes_in_another_order_are_explained_and_not_scored(live: Live, trained: Job):
+def test_classes_in_another_order_are_explained_and_not_scored(live: Live, in_mlflow: str):
+    """At submit, and by the worker where submit could not look."""
     swapped = "classes=['1','0','2','3','4','5','6','7','8','9']"
+    options = ("--follow", "--name", "swapped", swapped)
+    refused = live.gcpctl("submit", "eval", "-c", "judged", *options, check=False)
+    assert refused.returncode == 2
+    assert "the same 10 classes in another order" in refused.stderr
+    assert live.gcpctl("status", "swapped", check=False).returncode == 5
     answer = live.gcpctl(
-        "submit", "eval", "-c", "judged", "--follow", "--name", "swapped",
-        swapped, check=False,
-    )  # fmt: skip
+        "submit", "eval", "-c", in_mlflow, "--data", "digits", *options, check=False
+    )
     job = live.wait_final("swapped")
     assert answer.returncode == 10
     assert (job.state, job.attempt) == (State.FAILED, 1)  # a user's error is not tried again
