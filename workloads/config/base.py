@@ -1,9 +1,9 @@
 """The base of every config class: frozen, nothing unknown, nothing silently converted."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 STRICT = "strict"
 """Validation context of `workloads.config.validate`, where pydantic itself refuses booleans."""
@@ -37,3 +37,13 @@ class Config(BaseModel):
                 if number and isinstance(value.get(name), bool):
                     raise ValueError(f"{name!r} wants a number, got {value[name]}")
         return value
+
+
+def _refuse_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+Location = Annotated[str, Field(min_length=1), AfterValidator(_refuse_blank)]
+"""A path, a URI or a name; not blank."""

@@ -7,9 +7,9 @@ give the same numbers. `usual_images` and `usual_augment` are what stands there 
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from workloads.config.base import Config
+from workloads.config.base import Config, Location
 from workloads.config.images import (
     AugmentConfig,
     ImagesConfig,
@@ -45,17 +45,10 @@ class SourceBase(Config):
 class PathSource(SourceBase):
     """A source that is found under a path."""
 
-    path: str = Field(min_length=1)
+    path: Location
     """Where the images are, as the cluster's nodes see it."""
     loader_workers: int = Field(default=0, ge=0, le=64)
     """Processes per rank that decode images; 0 decodes in the training process."""
-
-    @field_validator("path")
-    @classmethod
-    def _path_is_said(cls, path: str) -> str:
-        if not path.strip():
-            raise ValueError("must not be empty")
-        return path
 
 
 class DigitsConfig(SourceBase):
@@ -99,7 +92,7 @@ class CifarConfig(SourceBase):
         crop=PadCropConfig(name="pad_crop", padding=4), flip=0.5
     )
 
-    path: str = Field(min_length=1)
+    path: Location
     """The folder that was unpacked from the published archive, Python's or the binary version."""
 
 

@@ -2,10 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from workloads.config.backbones import BackboneBase
-from workloads.config.base import Config
+from workloads.config.base import Config, Location
 from workloads.config.data import DataConfig, DigitsConfig, fill_usual
 from workloads.config.images import AugmentConfig, ImagesConfig, MixConfig
 from workloads.config.model import ModelConfig
@@ -64,18 +64,11 @@ class CacheFeaturesConfig(Config):
 class InitConfig(Config):
     """Weights to begin with."""
 
-    weights: str = Field(min_length=1)
+    weights: Location
     """A file of weights (a published one, torchvision's, a `.gcpnet`, a checkpoint of ours), as
     the cluster's nodes see it; or a job of the cluster: `JOB`, `JOB:best`, `JOB:last`."""
     classifier: Literal["auto", "keep", "new"] = "auto"
     """Take the file's classifier, or draw a new one; `auto` draws one where it does not fit."""
-
-    @field_validator("weights")
-    @classmethod
-    def _weights_are_said(cls, weights: str) -> str:
-        if not weights.strip():
-            raise ValueError("must not be empty")
-        return weights
 
 
 class EarlyStoppingConfig(Config):
